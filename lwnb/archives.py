@@ -1,0 +1,169 @@
+"""Where images lie: known archives and folders on disk, checked downloads, and the files inside them."""
+
+import hashlib
+import os
+import socket
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+
+from lwnb.params import Source, home
+
+KNOWN = {
+    "cifar10": ("cifar-10-batches-py", "cifar-10-python.tar.gz", "cifar10", "cifar10.tar"),
+    "cifar100": ("cifar-100-python", "cifar-100-python.tar.gz", "cifar100", "cifar100.tar"),
+    "tiny-imagenet": ("tiny-imagenet-200", "tiny-imagenet-200.zip", "tiny-imagenet-200.tar"),
+}
+"""Names under which a data set is looked for, the first one that is there is taken."""
+
+TINY_IMAGENET = ("http://cs231n.stanford.edu/tiny-imagenet-200.zip", "90528d7ca1a48142e341f4ef8d21d0de")
+"""Address and MD5 of the archive of Stanford's course CS231n (Le and Yang, 2015); 248,100,043 bytes."""
+
+HIDDEN = {"__MACOSX", "Thumbs.db", "desktop.ini"}
+"""Left behind by operating systems; so is everything whose name begins with a dot."""
+
+TIMEOUT = 60
+"""Seconds without a byte after which a download is given up."""
+
+
+class DataError(ValueError):
+    """Images that are not there or not what they should be: the message says what is wrong and what to do."""
+
+
+def find(source: Source) -> Path | None:
+    """The archive or folder of a data set, downloaded if `data_root` leaves that open; None for `digits`.
+
+    Raises
+    ------
+    DataError
+        It is not there, or cannot be downloaded; says where it was looked for and how to get it.
+    """
+    if source.dataset == "digits":
+        return None
+    places = _places(source)
+    for place in places:
+        if place.exists():
+            return place.resolve()
+    looked = f"{source.dataset}: not found; looked for {', '.join(map(str, places))}. "
+    if source.dataset == "folder":
+        raise DataError(looked + "Set data_root to a folder, tar or zip of images.")
+    if source.data_root:
+        raise DataError(
+            looked + "Correct data_root, or leave it out to download the data set. Without a network, digits works."
+        )
+    return _download(source.dataset, looked)
+
+
+def _places(source: Source) -> list[Path]:
+    root = home() / Path(source.data_root or "data").expanduser()
+    if source.dataset == "folder":
+        return [root]
+    names = KNOWN[source.dataset]
+    itself = source.data_root and (root.is_file() or root.name in names or (root / "train").is_dir())
+    return [root] if itself else [root / name for name in names]
+
+
+def _download(dataset: str, looked: str) -> Path:
+    """Fetch the published archive into `data/`, by torchvision; it gets its name only when its checksum is right."""
+    from torchvision.datasets.utils import download_url
+
+    url, md5 = _origin(dataset)
+    target = home() / "data" / url.rsplit("/", 1)[1]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(TIMEOUT)
+    try:
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix="download-") as aside:
+            download_url(url, aside, target.name, md5)
+            Path(aside, target.name).replace(target)
+    except (OSError, RuntimeError, HTTPException) as error:
+        raise DataError(
+            f"{looked}The download of {url} failed, and nothing of it was kept: {error} "
+            f"Try again, or put that file (MD5 {md5}) into {target.parent}, or set data_root to a copy that you have. "
+            "Without a network, digits works."
+        ) from error
+    finally:
+        socket.setdefaulttimeout(before)
+    return target.resolve()
+
+
+def _origin(dataset: str) -> tuple[str, str]:
+    from torchvision import datasets
+
+    cifar = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}.get(dataset)
+    return (cifar.url, cifar.tgz_md5) if cifar else TINY_IMAGENET
+
+
+def fingerprint(path: Path) -> str:
+    """A hash that changes when an archive or a file of a folder does: of paths, sizes and times of change."""
+    files = sorted(_walk(path).items()) if path.is_dir() else [("", path)]
+    stats = ((name, os.stat(file)) for name, file in files)
+    lines = (f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n" for name, stat in stats)
+    text = f"{path}\n" + "".join(lines)
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files of a folder, a tar or a zip: their POSIX paths in the order of storage, and the bytes of one.
+
+    A single folder around everything is left out of the paths, and so are hidden files.
+    """
+
+    names: tuple[str, ...]
+    read: Callable[[str], bytes]
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Files]:
+    """The files of a folder, a tar or a zip, read in place.
+
+    Raises
+    ------
+    DataError
+        The file is no such archive, or not whole; while it is opened or later, within the `with` block.
+    """
+    try:
+        if path.is_dir():
+            yield _files(_walk(path), lambda file: Path(file).read_bytes())
+        elif zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                yield _files({i.filename: i for i in archive.infolist() if not i.is_dir()}, archive.read)
+        else:
+            with tarfile.open(path) as archive:
+                members = {m.name: m for m in archive if m.isfile()}
+                yield _files(members, lambda member: archive.extractfile(member).read())
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise DataError(f"{path}: not a whole folder, tar or zip of images: {error}; get it again") from error
+
+
+def _files(handles: dict, read: Callable) -> Files:
+    handles = {name.removeprefix("./"): handle for name, handle in handles.items()}
+    handles = {name: handle for name, handle in handles.items() if not _hidden(name)}
+    while len(tops := {name.split("/")[0] for name in handles}) == 1 and not tops & {"train", "test"}:
+        if any("/" not in name for name in handles):
+            break
+        handles = {name.split("/", 1)[1]: handle for name, handle in handles.items()}
+    return Files(tuple(handles), lambda name: read(handles[name]))
+
+
+def _walk(folder: Path) -> dict[str, str]:
+    """POSIX path inside the folder -> path, sorted; links to folders are followed."""
+    found = {}
+    for place, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not _hidden(name))
+        inside = Path(place).relative_to(folder).as_posix() + "/"
+        found |= {
+            (inside + name).removeprefix("./"): os.path.join(place, name) for name in sorted(files) if not _hidden(name)
+        }
+    return found
+
+
+def _hidden(name: str) -> bool:
+    return any(part.startswith(".") or part in HIDDEN for part in name.split("/"))

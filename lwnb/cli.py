@@ -1,0 +1,233 @@
+"""The commands."""
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+
+from lwnb import params
+from lwnb.params import Params, ParamsError
+
+app = typer.Typer(
+    help="Which small image classifier should run on my device? Train, measure and report, reproducibly.",
+    epilog="Start with: lwnb plan digits; lwnb report digits. A page is a file params/<page>.yaml: a data set, "
+    "or your own folder of images (copy params/folder.yaml).",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Pages = Annotated[
+    list[str] | None, typer.Argument(help="Pages: names of files in params/, or paths to .yaml files. Default: digits.")
+]
+Budget = Annotated[str, typer.Option("--budget", "-b", help="quick (minutes), cpu (a night) or paper (a GPU).")]
+Changes = Annotated[
+    list[str] | None, typer.Option("--param", "-p", help="A parameter as NAME=VALUE, over the files; repeatable.")
+]
+Studies = Annotated[
+    list[str] | None, typer.Option("--study", "-s", help="Only this study, such as 01_architectures; repeatable.")
+]
+
+
+def main() -> None:
+    """Run a command; an error that the user can mend is one message, without a traceback."""
+    try:
+        app()
+    except Exception as error:
+        if type(error).__name__ not in ("ParamsError", "DataError", "WeightsError", "BookError"):
+            raise
+        sys.exit(f"lwnb: {error}")
+
+
+def _read(pages: list[str] | None, budget: str, changes: list[str] | None) -> dict[str, dict]:
+    """Each page's name and its flat values: data-set file, then budget file, then changes."""
+    found = {}
+    for name in pages or ["digits"]:
+        files = [params.file_of(name), params.file_of(f"budget-{budget}")]
+        values = params.merge(files) | dict(_change(text) for text in changes or [])
+        params.check(values)
+        found[Path(name).stem] = values
+    return found
+
+
+def _change(text: str) -> tuple[str, object]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ParamsError(f"-p {text!r}: write NAME=VALUE, such as -p epochs=5")
+    loaded = yaml.safe_load(value)
+    try:
+        return name.strip(), float(loaded) if isinstance(loaded, str) else loaded  # 1e-3, which YAML reads as text
+    except ValueError:
+        return name.strip(), loaded
+
+
+def _runs(pages: dict[str, Params], only: list[str] | None) -> list:
+    from lwnb import studies
+
+    names = only or list(studies.STUDIES)
+    for name in names:
+        if name not in studies.STUDIES:
+            known = ", ".join(studies.STUDIES)
+            raise ParamsError(f"study {name!r}: known are {known}{params.nearest(name, studies.STUDIES)}")
+    return studies.distinct([run for p in pages.values() for run in studies.runs(p, names)])
+
+
+def _pinned(values: dict[str, dict]) -> dict[str, Params]:
+    from lwnb import grid
+
+    return {name: grid.pin(params.check(page)) for name, page in values.items()}
+
+
+def _announce(runs: list) -> None:
+    from lwnb import grid
+
+    todo = grid.missing(runs)
+    known = [cost for cost in grid.estimate(todo) if cost is not None]
+    rest = f", and {len(todo) - len(known)} without an estimate" if len(known) < len(todo) else ""
+    time = f", about {_clock(sum(known))}{rest}" if todo else ""
+    typer.echo(f"{len(runs)} runs: {len(runs) - len(todo)} are there, {len(todo)} to train{time}.", err=True)
+
+
+def _clock(seconds: float) -> str:
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 90
+        else f"{seconds / 60:.0f} min"
+        if seconds < 5400
+        else f"{seconds / 3600:.1f} h"
+    )
+
+
+@app.command()
+def plan(pages: Pages = None, budget: Budget = "quick", param: Changes = None, study: Studies = None) -> None:
+    """List the runs of these pages: which are there, which would train, and for how long. Trains nothing."""
+    from lwnb import grid
+
+    runs = _runs(_pinned(_read(pages, budget, param)), study)
+    typer.echo(grid.plan(runs).to_string(index=False, na_rep="?", float_format="{:g}".format))
+    _announce(runs)
+
+
+@app.command()
+def run(pages: Pages = None, budget: Budget = "quick", param: Changes = None, study: Studies = None) -> None:
+    """Train what is missing for these pages, without notebooks or book. Exit status 1 if a run failed."""
+    from lwnb import grid
+
+    runs = _runs(_pinned(_read(pages, budget, param)), study)
+    _announce(runs)
+    done = grid.ensure(runs)
+    _fail(done)
+
+
+def _fail(done, broken: list = ()) -> None:
+    failed = done[done["status"] == "failed"]
+    for row in failed.itertuples():
+        typer.echo(f"run {row.key} ({row.dataset}, {row.model}) failed: {row.reason}", err=True)
+    for one in broken:
+        typer.echo(f"notebook {one.line()}", err=True)
+    if len(failed) or broken:
+        raise typer.Exit(1)
+
+
+@app.command()
+def report(pages: Pages = None, budget: Budget = "quick", param: Changes = None) -> None:
+    """Train what is missing, execute the notebooks, build the book, and print the path of its first page.
+
+    Exit status 1 if a run or a notebook failed; the pages of the others are there all the same.
+    """
+    from lwnb import book, grid, studies
+    from lwnb.pages import Page
+
+    values = _read(pages, budget, param)
+    found = _pinned(values)
+    runs = _runs(found, None)
+    _announce(runs)
+    done = grid.ensure(runs)
+    for p in found.values():
+        grid.latencies(studies.architectures(p))
+
+    def fingerprint(notebook: Path, page: Page | None) -> str:
+        names = [page.name] if page else list(found)
+        return hashlib.sha256(json.dumps([grid.fingerprint(found[name]) for name in names]).encode()).hexdigest()
+
+    pinned = {name: page | found[name].model_dump(include=set(grid.PINNED)) for name, page in values.items()}
+    chapters = [Page(name, found[name].title, page) for name, page in pinned.items()]
+    index, executed = book.report(chapters, fingerprint)
+    try:
+        _fail(done, [one for one in executed if one.error])
+    finally:
+        typer.echo(index)
+
+
+@app.command()
+def runs(
+    key: Annotated[str | None, typer.Option(help="Show one run whole: what was asked, what came out, where.")] = None,
+    csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
+) -> None:
+    """A table of the runs that are there, in runs/ and results/, and of those that failed."""
+    from lwnb import results
+
+    if key:
+        record = results.find_key(key)
+        if not record:
+            raise ParamsError(f"--key {key}: no run has this key; lwnb runs lists those that are there")
+        parts = {"folder": str(record.folder), "run": record.run.model_dump()}
+        typer.echo(json.dumps(parts | {"metrics": record.metrics, "environment": record.environment}, indent=1))
+        return
+    frame = results.table([record.run for record in results.every()])
+    columns = [
+        "key",
+        "dataset",
+        "model",
+        "arm",
+        "augment",
+        "seed",
+        "epochs",
+        "status",
+        "top1",
+        "n_test",
+        "train_seconds",
+    ]
+    frame = frame[[c for c in columns if c in frame]]
+    typer.echo(frame.to_csv(index=False) if csv else frame.to_string(index=False) if len(frame) else "no runs yet")
+    for failure in results.failures():
+        typer.echo(f"failed: {failure['run']['dataset']} {failure['run']['model']}: {failure['reason']}", err=True)
+
+
+@app.command()
+def publish(
+    pages: Pages = None,
+    budget: Budget = "quick",
+    param: Changes = None,
+    study: Studies = None,
+    everything: Annotated[bool, typer.Option("--all", help="All finished runs, whatever their page.")] = False,
+) -> None:
+    """Copy the records of these pages, without weights, from runs/ to results/, where they are committed."""
+    from lwnb import results
+
+    wanted = None if everything else {run.key for run in _runs(_pinned(_read(pages, budget, param)), study)}
+    records = [record for record in results.every() if wanted is None or record.run.key in wanted]
+    copied = results.publish(records)
+    typer.echo(f"{len(copied)} records copied to results/, {len(records) - len(copied)} were there.")
+
+
+@app.command()
+def fetch(pages: Pages = None, budget: Budget = "quick", param: Changes = None) -> None:
+    """Get the data sets and pretrained weights of these pages, so that what follows needs no network."""
+    from lwnb import data, models, studies
+
+    for name, p in ((name, params.check(page)) for name, page in _read(pages, budget, param).items()):
+        found = data.load(studies.source(p), p.image_size)
+        typer.echo(
+            f"{name}: {len(found.train.labels):,} training and {len(found.test.labels):,} test images, "
+            f"{len(found.classes)} classes, digest {found.digest}"
+        )
+        if p.source == "imagenet" or p.weights == "imagenet":
+            for model in sorted({p.transfer_model, *(p.models if p.weights == "imagenet" else [])}):
+                models.imagenet(model)
+                typer.echo(f"{name}: ImageNet weights of {model}")

@@ -1,0 +1,223 @@
+"""A data set as tensors in memory: decoded once, cached as one file, cut by hash into pools, subsets and splits."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from lwnb import archives, readers, splits
+from lwnb.archives import DataError
+from lwnb.params import Run, Source, home
+
+__all__ = ["DataError", "Dataset", "Split", "Task", "load", "overlap", "task"]
+
+VERSION = 1
+"""Of the readers and the cache's layout. Raise it when the same files would give other tensors."""
+
+PARTS = ("images", "labels", "ids", "contents")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images (N, 3, H, W) uint8, labels (N,) int64 and identities (N, 32) uint8, sorted by label, then identity."""
+
+    images: Tensor
+    labels: Tensor
+    ids: Tensor
+
+    def take(self, which: np.ndarray) -> "Split":
+        """The images at these indices, or under this mask; itself, uncopied, where that is all of them."""
+        if which.dtype != bool and len(which) == len(self.labels):
+            return self
+        index = torch.from_numpy(which)
+        return Split(self.images[index], self.labels[index], self.ids[index])
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set's pool: the images that count, their classes by label, the digest of it all, files left out."""
+
+    name: str
+    classes: tuple[str, ...]
+    train: Split
+    test: Split
+    digest: str
+    skipped: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a run sees: its classes, its three splits, and the files that the data set left out."""
+
+    classes: tuple[str, ...]
+    train: Split
+    val: Split
+    test: Split
+    skipped: tuple[str, ...]
+
+
+def load(source: Source, image_size: int | None = None) -> Dataset:
+    """The pool of a data set; decoded the first time, then read from `data/cache/` in the home.
+
+    Parameters
+    ----------
+    image_size : pixels a side that a `folder`'s images are brought to; the other sets keep their own size
+
+    Raises
+    ------
+    DataError
+        The data set is not there, damaged, or has another digest than `source.digest`.
+    """
+    tensors, about = _whole(source, image_size)
+    keep = {
+        name: splits.subset(tensors[f"{name}.labels"].numpy(), tensors[f"{name}.ids"].numpy(), size)
+        for name, size in (("train", source.pool_train), ("test", source.pool_test))
+    }
+    found = about["digest"]
+    if any(len(index) < len(tensors[f"{name}.labels"]) for name, index in keep.items()):
+        found = _digest(about["names"], {name: _columns(tensors, name, index) for name, index in keep.items()})
+    train, test = (_split(tensors, name).take(keep[name]) for name in ("train", "test"))
+    _verify(source, found, len(train.labels), len(test.labels))
+    return Dataset(source.dataset, tuple(about["classes"]), train, test, found, tuple(about["skipped"]))
+
+
+def task(run: Run) -> Task:
+    """What a run sees: its classes, its subset, and the validation split taken out of that.
+
+    `train_size` counts the images of training and validation together.
+
+    Raises
+    ------
+    DataError
+        As `load`; `classes` that are not there; a size that leaves a class without training images.
+    """
+    source = run.source or Source(dataset=run.dataset)
+    whole = load(source.model_copy(update={"digest": run.digest}), run.image_size)
+    first, end = _range(run, len(whole.classes))
+    pool, test = (_between(split, first, end) for split in (whole.train, whole.test))
+    pool = _subset(pool, run.train_size, run.subset_seed)
+    mask = splits.hold_out(pool.labels.numpy(), pool.ids.numpy(), run.val_share, f"val:{run.split_seed}:")
+    train, val = pool.take(~mask), pool.take(mask)
+    classes = whole.classes[first:end]
+    _all_classes(run, train, val, classes)
+    return Task(classes, train, val, _subset(test, run.test_size, run.subset_seed), whole.skipped)
+
+
+def overlap(a: Split, b: Split) -> int:
+    """How many images of `a` stand in `b` too, by SHA-256 of their pixels, (3, H, W) row by row."""
+    seen = set(_pixel_hashes(b))
+    return sum(image in seen for image in _pixel_hashes(a))
+
+
+def _pixel_hashes(split: Split) -> list[bytes]:
+    return [hashlib.sha256(image).digest() for image in split.images.numpy()]
+
+
+# --- Cache ---
+
+
+def _whole(source: Source, image_size: int | None) -> tuple[dict[str, Tensor], dict]:
+    """All tensors of a data set and what is known about them, from the cache; made if it is not there or damaged."""
+    cache = home() / "data" / "cache"
+    cache.mkdir(parents=True, exist_ok=True)
+    with FileLock(cache / f"{source.dataset}.lock"):  # one process downloads and decodes, the others wait
+        path = archives.find(source)
+        file = cache / f"{source.dataset}-{_fingerprint(source, path, image_size)}.safetensors"
+        try:
+            return _read(file)
+        except (FileNotFoundError, SafetensorError):  # a truncated file raises the second
+            _write(file, readers.read(source, path, image_size))
+            return _read(file)
+
+
+def _fingerprint(source: Source, path: Path | None, image_size: int | None) -> str:
+    files = archives.fingerprint(path) if path else ""
+    size = image_size if source.dataset == "folder" else None
+    return hashlib.sha256(json.dumps([VERSION, source.bad_images, size, files]).encode()).hexdigest()[:16]
+
+
+def _read(file: Path) -> tuple[dict[str, Tensor], dict]:
+    with safe_open(file, "pt") as content:  # memory-mapped
+        return {name: content.get_tensor(name) for name in content.keys()}, json.loads(content.metadata()["about"])
+
+
+def _write(file: Path, contents: readers.Contents) -> None:
+    tensors = {}
+    for name in ("train", "test"):
+        part = getattr(contents, name)
+        part = part.take(splits.order(part.labels, part.ids))
+        tensors |= {f"{name}.{field}": torch.from_numpy(getattr(part, field)).contiguous() for field in PARTS}
+    digest = _digest(contents.names, {name: _columns(tensors, name) for name in ("train", "test")})
+    about = {"names": contents.names, "classes": contents.classes, "skipped": contents.skipped, "digest": digest}
+    aside = file.with_suffix(f".tmp{os.getpid()}")
+    save_file(tensors, aside, {"about": json.dumps(about)})
+    with aside.open("rb") as stream:
+        os.fsync(stream.fileno())
+    aside.replace(file)
+
+
+def _columns(tensors: dict[str, Tensor], name: str, index=slice(None)) -> list[np.ndarray]:
+    return [tensors[f"{name}.{field}"].numpy()[index] for field in ("labels", "ids", "contents")]
+
+
+def _split(tensors: dict[str, Tensor], name: str) -> Split:
+    return Split(*(tensors[f"{name}.{field}"] for field in ("images", "labels", "ids")))
+
+
+def _digest(names: list[str], columns: dict[str, list[np.ndarray]]) -> str:
+    """SHA-256 over sorted lines of split, class name, identity and content hash, parted by tabs."""
+    lines = sorted(
+        f"{split}\t{names[label]}\t{identity.tobytes().hex()}\t{content.tobytes().hex()}\n"
+        for split, rows in columns.items()
+        for label, identity, content in zip(*rows, strict=True)
+    )
+    return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
+
+
+def _verify(source: Source, found: str, train: int, test: int) -> None:
+    if source.digest not in ("", found):
+        raise DataError(
+            f"digest: the images of {source.dataset} found here ({train:,} for training, {test:,} for testing) have "
+            f"digest {found}, expected is {source.digest}. Use the files (data_root) and the sizes (pool_train, "
+            "pool_test) that the digest was made with, or set digest to '' to accept these images as another data set."
+        )
+
+
+# --- Splits ---
+
+
+def _range(run: Run, classes: int) -> tuple[int, int]:
+    if run.classes == "all":
+        return 0, classes
+    first, end = map(int, run.classes.split(":"))
+    if not (end <= classes and end - first >= 2):
+        raise DataError(
+            f"classes: {run.classes!r} is not possible: {run.dataset} has {classes} classes; "
+            f"a range takes at least 2 of 0:{classes}"
+        )
+    return first, end
+
+
+def _between(split: Split, first: int, end: int) -> Split:
+    inside = np.flatnonzero((split.labels.numpy() >= first) & (split.labels.numpy() < end))
+    split = split.take(inside)
+    return Split(split.images, split.labels - first, split.ids)
+
+
+def _subset(split: Split, size: int, seed: int) -> Split:
+    return split.take(splits.subset(split.labels.numpy(), split.ids.numpy(), size, seed))
+
+
+def _all_classes(run: Run, train: Split, val: Split, classes: tuple[str, ...]) -> None:
+    counts = torch.bincount(train.labels, minlength=len(classes)).tolist()
+    without = [name for name, count in zip(classes, counts, strict=True) if not count]
+    if without or not len(val.labels):
+        what = f"no training image of {', '.join(without[:20])}" if without else "no validation image"
+        raise DataError(f"train_size: {run.train_size} leaves {what}; take more images of these {len(classes)} classes")

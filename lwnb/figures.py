@@ -1,0 +1,272 @@
+"""Tables and plots for the notebooks: one palette, one column table."""
+
+import base64
+import html
+import io
+from dataclasses import dataclass
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from IPython.display import HTML, display
+
+from lwnb import stats
+from lwnb.results import Record
+
+sns.set_theme(style="whitegrid", context="notebook", font_scale=0.85, rc={"figure.dpi": 96, "svg.hashsalt": "lwnb"})
+
+
+@dataclass(frozen=True)
+class Column:
+    """How a column is shown: its label with unit, a number format, and whether higher or lower is better."""
+
+    label: str
+    form: str = "{}"
+    better: str = ""
+    scale: float = 1.0
+
+
+COLUMNS = {
+    "key": Column("run"),
+    "status": Column("status"),
+    "reason": Column("reason"),
+    "model": Column("network"),
+    "dataset": Column("data set"),
+    "seeds": Column("seeds"),
+    "top1": Column("top-1", "{:.3f}", "higher"),
+    "interval": Column("95 % interval"),
+    "top5": Column("top-5", "{:.3f}", "higher"),
+    "macro_f1": Column("macro F1", "{:.3f}", "higher"),
+    "ece": Column("calibration error", "{:.3f}", "lower"),
+    "loss": Column("test loss, nats", "{:.3f}", "lower"),
+    "val_top1": Column("validation top-1", "{:.3f}", "higher"),
+    "train_top1": Column("training top-1", "{:.3f}"),
+    "gap": Column("training − validation top-1", "{:+.3f}", "lower"),
+    "n_train": Column("training images", "{:,.0f}"),
+    "n_val": Column("validation images", "{:,.0f}"),
+    "n_test": Column("test images", "{:,.0f}"),
+    "parameters": Column("parameters, million", "{:.2f}", "lower", 1e-6),
+    "macs": Column("MACs, million", "{:.1f}", "lower", 1e-6),
+    "size_bytes": Column("weights file, MB", "{:.2f}", "lower", 1e-6),
+    "latency_ms": Column("latency, ms", "{:.2f}", "lower"),
+    "epoch_seconds": Column("epoch, s", "{:.2f}", "lower"),
+    "train_seconds": Column("training, s", "{:.1f}", "lower"),
+    "wall_seconds": Column("wall time, s", "{:.1f}", "lower"),
+    "images_per_second": Column("training images/s", "{:,.0f}", "higher"),
+    "estimate_s": Column("estimate, s", "{:,.0f}"),
+    "best_epoch": Column("best epoch", "{:.0f}"),
+    "epochs_run": Column("epochs run", "{:.0f}"),
+    "arm": Column("start"),
+    "lr": Column("learning rate", "{:g}"),
+    "weight_decay": Column("weight decay", "{:g}"),
+    "batch_size": Column("batch size", "{:.0f}"),
+    "optimizer": Column("optimiser"),
+    "schedule": Column("schedule"),
+    "augment": Column("augmentation"),
+    "train_size": Column("images asked for", "{:,.0f}"),
+    "seed": Column("seed", "{:.0f}"),
+    "epoch": Column("epoch", "{:.0f}"),
+    "weights": Column("weights"),
+    "freeze": Column("frozen"),
+    "classes": Column("classes"),
+    "epochs": Column("epochs", "{:.0f}"),
+    "seconds": Column("training time with pretraining, s", "{:.1f}", "lower"),
+    "commit": Column("commit"),
+    "device": Column("device"),
+    "started": Column("started"),
+    "page": Column("page"),
+    "other_load": Column("load by others", "{:.0%}"),
+}
+"""Label, unit, format and better direction of every column that a table or a plot shows."""
+
+NETWORKS = {
+    "mobilenet_v3_small": ("MobileNetV3-Small", "o"),
+    "resnet18": ("ResNet18", "s"),
+    "squeezenet1_1": ("SqueezeNet 1.1", "D"),
+    "efficientnet_v2_s": ("EfficientNetV2-S", "^"),
+    "shufflenet_v2_x1_0": ("ShuffleNetV2 ×1.0", "v"),
+}
+_COLOURS = dict(zip(NETWORKS, sns.color_palette("colorblind", len(NETWORKS)), strict=True))
+
+
+def name(model: str) -> str:
+    """A network's name in print."""
+    return NETWORKS.get(model, (model, ""))[0]
+
+
+def colour(model: str):
+    """A network's colour: the same one in every figure."""
+    return _COLOURS.get(model, "0.4")
+
+
+def label(column: str) -> str:
+    """A column's label with its unit."""
+    return COLUMNS[column].label if column in COLUMNS else column
+
+
+def table(frame: pd.DataFrame, columns: list[str] | None = None):
+    """A table with labels, units and formats from `COLUMNS`; the best value of a column that has a better direction is bold."""
+    frame = frame[[c for c in columns or frame.columns if c in frame]].reset_index(drop=True)
+    shown, best = pd.DataFrame(index=frame.index), {}
+    for c in frame:
+        column = COLUMNS.get(c, Column(c))
+        shown[column.label] = [_text(value, column) for value in (frame[c].map(name) if c == "model" else frame[c])]
+        values = pd.to_numeric(frame[c], errors="coerce") if column.better else pd.Series(dtype=float)
+        if values.notna().sum() > 1:
+            best[column.label] = values == (values.max() if column.better == "higher" else values.min())
+    bold = shown.style.apply(lambda s: ["font-weight: bold" if b else "" for b in best[s.name]], subset=list(best))
+    return bold.hide(axis="index")
+
+
+def _text(value, column: Column) -> str:
+    if value is None or (isinstance(value, float) and np.isnan(value)):
+        return "–"
+    return html.escape(column.form.format(value * column.scale if column.scale != 1 else value))
+
+
+def with_interval(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with the Wilson interval of top-1 over the test images, as text in `interval`."""
+    bounds = [stats.wilson(r.top1, int(r.n_test)) if r.top1 == r.top1 else None for r in frame.itertuples()]
+    return frame.assign(interval=[f"{b[0]:.3f} to {b[1]:.3f}" if b else None for b in bounds])
+
+
+def show(figure: plt.Figure, alt: str) -> None:
+    """Show a figure as SVG with a text for those who cannot see it."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="svg", bbox_inches="tight", metadata={"Date": None})
+    plt.close(figure)
+    code = base64.b64encode(stream.getvalue()).decode()
+    display(HTML(f'<img alt="{html.escape(alt)}" src="data:image/svg+xml;base64,{code}" style="max-width: 100%">'))
+
+
+def _errors(axis, x, y, n, colour, marker="o", **more):
+    low, high = np.transpose([stats.wilson(rate, int(count)) for rate, count in zip(y, n, strict=True)])
+    bars = np.clip([y - low, high - y], 0, None)
+    axis.errorbar(x, y, yerr=bars, color=colour, marker=marker, capsize=2, lw=1.2, ms=6, **more)
+
+
+def costs(frame: pd.DataFrame, columns=("macs", "parameters", "latency_ms", "epoch_seconds")) -> plt.Figure:
+    """Top-1 against each cost, with 95 % intervals over the test images and the Pareto front."""
+    columns = [c for c in columns if c in frame and frame[c].notna().any()]
+    rows = -(-len(columns) // 2)
+    figure, axes = plt.subplots(rows, 2, figsize=(9, 3.3 * rows), sharey=True, squeeze=False, layout="constrained")
+    for axis, column in zip(axes.flat, columns, strict=False):
+        known = frame.dropna(subset=["top1", column]).sort_values(column)
+        x = known[column] * COLUMNS[column].scale
+        on_front = stats.front(x, known["top1"])
+        axis.plot(x[on_front], known["top1"][on_front], color="0.7", lw=4, zorder=0, label="Pareto front")
+        for value, row in zip(x, known.itertuples(), strict=True):
+            marker = NETWORKS.get(row.model, ("", "o"))[1]
+            _errors(axis, [value], np.array([row.top1]), [row.n_test], colour(row.model), marker, label=name(row.model))
+        axis.set(xscale="log", xlabel=label(column), ylabel=label("top1"))
+    for axis in axes.flat[len(columns) :]:
+        axis.set_axis_off()
+    handles = dict(zip(*reversed(axes.flat[0].get_legend_handles_labels()), strict=True))
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+def curves(groups: dict[str, list[Record]], columns=("train_loss", "val_top1"), colours: dict | None = None):
+    """A panel a column of the history, over epochs: a line a group, the band its range over seeds."""
+    figure, axes = plt.subplots(1, len(columns), figsize=(4.5 * len(columns), 3.3), layout="constrained", squeeze=False)
+    names = {"train_loss": "training loss, nats", "val_top1": "validation top-1", "val_loss": "validation loss, nats"}
+    palette = colours or dict(zip(groups, sns.color_palette("colorblind", len(groups)), strict=True))
+    for axis, column in zip(axes.flat, columns, strict=True):
+        for group, records in groups.items():
+            frame = pd.concat([record.history for record in records])
+            sns.lineplot(frame, x="epoch", y=column, color=palette[group], label=group, ax=axis, errorbar=("pi", 100))
+        axis.set(xlabel="epoch", ylabel=names[column])
+        axis.get_legend().remove()
+    figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+def networks(records: list[Record]) -> tuple[dict, dict]:
+    """Records grouped by network, and the colour of each, for `curves`."""
+    groups: dict[str, list[Record]] = {}
+    for record in records:
+        groups.setdefault(name(record.run.model), []).append(record)
+    return groups, {name(record.run.model): colour(record.run.model) for record in records}
+
+
+def confusion(record: Record) -> plt.Figure:
+    """Which classes a run takes for which: shares of the true class, 0..1."""
+    counts, classes = record.predictions["confusion"].astype(float), record.metrics["classes"]
+    shares = counts / counts.sum(axis=1, keepdims=True).clip(1)
+    few = len(classes) <= 20
+    figure, axis = plt.subplots(figsize=(5.4, 4.6), layout="constrained")
+    marks = classes if few else False
+    sns.heatmap(shares, cmap="Blues", vmin=0, vmax=1, square=True, ax=axis, xticklabels=marks, yticklabels=marks)
+    axis.set(xlabel="predicted", ylabel="true", title=name(record.run.model))
+    return figure
+
+
+def per_class(records: list[Record], most: int = 20):
+    """Test top-1 of each class, a column a network (the first record of each); the `most` hardest classes on average."""
+    columns = {
+        name(r.run.model): dict(zip(r.metrics["classes"], r.metrics["per_class_top1"])) for r in reversed(records)
+    }
+    frame = pd.DataFrame(dict(reversed(columns.items())))
+    hardest = frame.mean(axis=1).sort_values().index[:most]
+    return (
+        frame.loc[[c for c in frame.index if c in hardest]]
+        .rename_axis("class")
+        .reset_index()
+        .style.format(precision=3)
+        .hide(axis="index")
+    )
+
+
+def lines(frame: pd.DataFrame, x: str, y: str, group: str, log: bool = True) -> plt.Figure:
+    """A line a group, with 95 % intervals over the test images where `y` is a test accuracy."""
+    figure, axis = plt.subplots(figsize=(6, 3.6), layout="constrained")
+    for (value, rows), shade in zip(frame.groupby(group, sort=False), sns.color_palette("colorblind"), strict=False):
+        rows = rows.sort_values(x)
+        counts = rows["n_test"] if y == "top1" else rows["n_val"]
+        _errors(axis, rows[x], rows[y].to_numpy(), counts, shade, label=str(value))
+    axis.set(xlabel=label(x), ylabel=label(y), xscale="log" if log else "linear")
+    axis.legend(frameon=False)
+    return figure
+
+
+def bars(frame: pd.DataFrame, by: str, y: str = "top1") -> plt.Figure:
+    """One bar a row of `by`, with 95 % intervals over the test images."""
+    known = frame.dropna(subset=[y])
+    figure, axis = plt.subplots(figsize=(7, 0.42 * len(known) + 1.2), layout="constrained")
+    for place, row in enumerate(known.itertuples()):
+        low, high = stats.wilson(getattr(row, y), int(row.n_test))
+        axis.barh(place, getattr(row, y), color=sns.color_palette("colorblind")[0], alpha=0.75)
+        axis.plot([low, high], [place, place], color="0.2", lw=1.5)
+    axis.set_yticks(range(len(known)), [str(value) for value in known[by]])
+    axis.invert_yaxis()
+    axis.set(xlabel=label(y), xlim=(0, 1))
+    return figure
+
+
+def responses(frame: pd.DataFrame, factors: list[str], y: str = "val_top1") -> plt.Figure:
+    """One panel a factor: every run's `y` against the factor, coloured by optimiser."""
+    known = frame.dropna(subset=[y])
+    figure, axes = plt.subplots(1, len(factors), figsize=(2.7 * len(factors), 3), sharey=True, layout="constrained")
+    for axis, factor in zip(np.atleast_1d(axes), factors, strict=True):
+        numeric = pd.api.types.is_float_dtype(known[factor]) and (known[factor] > 0).all()
+        plot = sns.scatterplot if numeric else sns.stripplot
+        data = known if numeric else known.assign(**{factor: known[factor].astype(str)})
+        plot(data, x=factor, y=y, hue="optimizer", palette="colorblind", hue_order=["sgd", "adamw"], ax=axis)
+        axis.set(xlabel=label(factor), ylabel=label(y))
+        if numeric:
+            axis.set_xscale("log")
+        axis.get_legend().remove()
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
+    return figure
+
+
+def races(groups: dict[str, Record], ahead: dict[str, float], colours=None) -> plt.Figure:
+    """Validation top-1 against training seconds; `ahead` holds the seconds that went before, as in pretraining."""
+    figure, axis = plt.subplots(figsize=(6, 3.6), layout="constrained")
+    for (group, record), shade in zip(groups.items(), sns.color_palette("colorblind"), strict=False):
+        seconds = ahead.get(group, 0.0) + np.cumsum(record.environment["all_epoch_seconds"])
+        axis.plot(seconds, record.history["val_top1"], color=shade, label=group, marker=".")
+    axis.set(xlabel=label("seconds"), ylabel=label("val_top1"), xlim=(0, None))
+    axis.legend(frameon=False)
+    return figure

@@ -1,0 +1,317 @@
+"""What a run is: validated names, types and ranges; YAML files; the run's key."""
+
+import difflib
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal, get_args
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+RECIPE = 1
+"""Version of the training recipe. Raise it when the same run would give other numbers."""
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+"""Where `notebooks/`, `params/`, `book/` and `_config.yml` lie."""
+
+FIVE = ("mobilenet_v3_small", "resnet18", "squeezenet1_1", "efficientnet_v2_s", "shufflenet_v2_x1_0")
+"""The networks of arXiv 2505.03303."""
+
+POLICIES = (
+    "none", "crop", "flip-crop", "autoaugment", "randaugment", "trivialaugment",
+    "random-erasing", "mixup", "cutmix",
+)  # fmt: skip
+
+
+KEY = "[0-9a-f]{12}"
+"""The form of a run's key."""
+
+
+class ParamsError(ValueError):
+    """A parameter that cannot be: the message names it, its value, and what is allowed."""
+
+
+def home() -> Path:
+    """The folder of `runs/`, `results/`, `data/` and `build/`: `$LWNB_HOME`, else the checkout."""
+    return Path(os.environ.get("LWNB_HOME", CHECKOUT)).resolve()
+
+
+def nearest(name: str, known) -> str:
+    """`"; did you mean 'x'?"`, or nothing when no known name is near."""
+    match = difflib.get_close_matches(str(name), [str(k) for k in known], n=1)
+    return f"; did you mean {match[0]!r}?" if match else ""
+
+
+def _model(name: str) -> str:
+    if name in FIVE:
+        return name
+    from torchvision import models  # only for the rarer networks: costs seconds
+
+    known = models.list_models(module=models)
+    if name not in known:
+        raise ValueError(f"no classification network of torchvision has this name{nearest(name, [*FIVE, *known])}")
+    return name
+
+
+def _policy(name: str) -> str:
+    for part in name.split("+"):
+        if part not in POLICIES:
+            raise ValueError(f"allowed are {', '.join(POLICIES)}, joined by '+'{nearest(part, POLICIES)}")
+    return name
+
+
+def _classes(text: str) -> str:
+    if text != "all" and not re.fullmatch(r"\d+:\d+", text):
+        raise ValueError("allowed are 'all' and a range of label numbers such as '0:5'")
+    return text
+
+
+def _weights(text: str) -> str:
+    if text not in ("none", "imagenet") and not re.fullmatch(rf"{KEY}|sha256:[0-9a-f]{{64}}", text):
+        raise ValueError("allowed are 'none', 'imagenet', a run's key (12 hexadecimal digits) and 'sha256:<64 digits>'")
+    return text
+
+
+Model = Annotated[str, AfterValidator(_model)]
+Weights = Annotated[str, AfterValidator(_weights)]
+Policy = Annotated[str, AfterValidator(_policy)]
+Classes = Annotated[str, AfterValidator(_classes)]
+Dataset = Literal["digits", "cifar10", "cifar100", "tiny-imagenet", "folder"]
+DATASETS = get_args(Dataset)
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(gt=0, le=10)]
+Decay = Annotated[float, Field(ge=0, le=1)]
+Batch = Annotated[int, Field(ge=2, le=8192)]
+Pixels = Annotated[int, Field(ge=8, le=1024)]
+Optimizer = Literal["sgd", "adamw"]
+Schedule = Literal["constant", "step", "cosine", "plateau"]
+Stride = Literal[8, 16, 32]
+
+
+class Source(BaseModel):
+    """Where a data set comes from and which of its images count; see `lwnb.data.load`."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    dataset: Dataset
+    digest: str = ""
+    data_root: str | None = None
+    pool_train: Count = 0
+    pool_test: Count = 0
+    bad_images: Literal["refuse", "skip"] = "refuse"
+
+
+class Run(BaseModel):
+    """One training. Every field enters the key, except `source` and `weights_file`, which only say where things lie."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    dataset: Dataset
+    digest: str
+    train_size: Count = 0
+    test_size: Count = 0
+    classes: Classes = "all"
+    val_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    split_seed: Count = 0
+    subset_seed: Count = 0
+    image_size: Pixels
+    model: Model
+    output_stride: Stride = 32
+    weights: Weights = "none"
+    freeze: bool = False
+    augment: Policy = "none"
+    optimizer: Optimizer
+    lr: Rate
+    weight_decay: Decay
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    schedule: Schedule
+    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
+    batch_size: Batch
+    epochs: Positive
+    select: Literal["best", "last"] = "best"
+    patience: Count = 0
+    precision: Literal["fp32", "bf16"] = "fp32"
+    seed: Count = 0
+    recipe: Positive = RECIPE
+
+    source: Source | None = Field(default=None, exclude=True, repr=False)
+    weights_file: str | None = Field(default=None, exclude=True, repr=False)
+
+    @model_validator(mode="after")
+    def _consistent(self):
+        mirrored = {"flip-crop"} & set(self.augment.split("+"))
+        if self.dataset == "digits" and mirrored:
+            raise ValueError(
+                f"augment: {self.augment!r} mirrors images, and a mirrored digit is no digit: use 'crop' instead of 'flip-crop'"
+            )
+        if self.freeze and self.weights == "none":
+            raise ValueError("freeze: a frozen backbone needs weights to start from, and weights is 'none'")
+        return self
+
+    @cached_property
+    def key(self) -> str:
+        """The first 12 hexadecimal digits of the SHA-256 of the run's fields as canonical JSON."""
+        text = json.dumps(self.model_dump(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @property
+    def arm(self) -> str:
+        """How the network starts: 'from scratch', 'frozen backbone' or 'fine-tuned'."""
+        return "from scratch" if self.weights == "none" else "frozen backbone" if self.freeze else "fine-tuned"
+
+    @property
+    def parent(self) -> str | None:
+        """The key of the run whose weights this one starts from, if it starts from one."""
+        return self.weights if re.fullmatch(KEY, self.weights) else None
+
+
+class Params(BaseModel):
+    """The parameters of a page: the union over the studies. Defaults are digits at budget `quick`."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    # data
+    title: str = "Digits"
+    dataset: Dataset = "digits"
+    data_root: str | None = None
+    digest: str = "142b1a9049b8fe7858266769d88b6606b94b9de91f89ebb3d549a4323f7241ab"
+    num_classes: Count = 10
+    pool_train: Count = 1438
+    pool_test: Count = 359
+    bad_images: Literal["refuse", "skip"] = "refuse"
+    mirror_safe: bool = True
+    train_size: Count = 2000
+    test_size: Count = 1000
+    val_share: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    subset_seed: Count = 0
+    image_size: Pixels = 32
+    output_stride: Stride = 32
+    # training
+    budget: str = "quick"
+    models: Annotated[list[Model], Field(min_length=1)] = list(FIVE)
+    weights: Literal["none", "imagenet"] = "none"
+    seeds: Positive = 1
+    first_seed: Count = 0
+    epochs: Positive = 12
+    batch_size: Batch = 64
+    optimizer: Optimizer = "adamw"
+    lr: Rate = 2.0e-3
+    weight_decay: Decay = 0.05
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    schedule: Schedule = "cosine"
+    warmup_epochs: Annotated[float, Field(ge=0)] = 1.0
+    augment: Policy = "crop"
+    select: Literal["best", "last"] = "best"
+    patience: Count = 0
+    precision: Literal["fp32", "bf16"] = "fp32"
+    # transfer
+    transfer_model: Model = "mobilenet_v3_small"
+    source: str = "classes"
+    source_train_size: Count = 2000
+    source_epochs: Positive = 12
+    transfer_sizes: Annotated[list[Count], Field(min_length=1)] = [200, 0]
+    transfer_lrs: Annotated[list[Rate], Field(min_length=1)] = [1.0e-3, 4.0e-3]
+    # augmentation
+    augment_model: Model = "mobilenet_v3_small"
+    policies: Annotated[list[Policy], Field(min_length=1)] = [
+        "none", "crop", "trivialaugment", "random-erasing", "mixup", "cutmix",
+    ]  # fmt: skip
+    # hyperparameters
+    hyper_model: Model = "mobilenet_v3_small"
+    design: Literal["grid", "sobol"] = "sobol"
+    trials: Positive = 8
+    hyper_optimizers: Annotated[list[Optimizer], Field(min_length=1)] = ["sgd", "adamw"]
+    sgd_lrs: Annotated[list[Rate], Field(min_length=1)] = [0.01, 0.2]
+    adamw_lrs: Annotated[list[Rate], Field(min_length=1)] = [5.0e-4, 1.0e-2]
+    hyper_batch_sizes: Annotated[list[Batch], Field(min_length=1)] = [32, 64, 128]
+    hyper_schedules: Annotated[list[Schedule], Field(min_length=1)] = ["constant", "cosine"]
+    hyper_weight_decays: Annotated[list[Decay], Field(min_length=1)] = [5.0e-4, 0.05]
+
+    @model_validator(mode="after")
+    def _consistent(self):
+        for policy in [self.augment, *self.policies]:
+            if "flip" in policy and (self.dataset == "digits" or not self.mirror_safe):
+                why = "a mirrored digit is no digit" if self.dataset == "digits" else "mirror_safe is false"
+                raise ValueError(f"augment: {policy!r} mirrors images, and {why}: use 'crop' instead of 'flip-crop'")
+        if self.dataset == "folder" and not self.data_root:
+            raise ValueError("data_root: dataset 'folder' needs the folder of images; set data_root to its path")
+        return self
+
+
+def check(values: dict) -> Params:
+    """Parameters from a flat mapping.
+
+    Raises
+    ------
+    ParamsError
+        One line for each fault: the name, the value, what is allowed, the nearest valid name.
+    """
+    try:
+        return Params(**values)
+    except ValidationError as error:
+        raise ParamsError("\n".join(_explain(e) for e in error.errors())) from None
+
+
+def _explain(error: dict) -> str:
+    name = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        return (
+            f"{name}: unknown parameter{nearest(name, Params.model_fields)} Known are: {', '.join(Params.model_fields)}"
+        )
+    message = error["msg"].removeprefix("Value error, ")
+    if not name:
+        return message
+    value, hint = error["input"], ""
+    if error["type"] == "literal_error":
+        hint = nearest(value, re.findall(r"'([^']+)'", error["ctx"]["expected"]))
+    elif error["type"] == "float_type" and isinstance(value, str):
+        hint = " (YAML reads 1e-3 as text: write 1.0e-3)"
+    return f"{name}: {value!r} is not possible: {message}{hint}"
+
+
+def read(*files: str | Path, **changes) -> Params:
+    """Parameters from flat YAML files and changes; the later one wins."""
+    return check(merge(files) | changes)
+
+
+def merge(files: Iterable[str | Path]) -> dict:
+    """The values of flat YAML files, unchecked; the later file wins."""
+    values: dict = {}
+    for file in files:
+        values |= _mapping(Path(file))
+    return values
+
+
+def _mapping(file: Path) -> dict:
+    try:
+        loaded = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except FileNotFoundError:
+        have = sorted(p.stem for p in file.parent.glob("*.yaml"))
+        raise ParamsError(f"{file}: there is no such file; {file.parent} has: {', '.join(have) or 'none'}") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ParamsError(f"{file}: not readable as YAML: {error}") from None
+    if not isinstance(loaded, dict):
+        raise ParamsError(f"{file}: expected lines of 'name: value', found {type(loaded).__name__}")
+    return loaded
+
+
+def file_of(name: str) -> Path:
+    """`params/<name>.yaml` of the checkout, or the path itself when it ends in `.yaml`."""
+    return Path(name) if name.endswith((".yaml", ".yml")) else CHECKOUT / "params" / f"{name}.yaml"
+
+
+def collect(names: dict) -> Params:
+    """Parameters from a notebook's `globals()`: every plain value (text, number, list) is taken for a parameter.
+
+    So a misspelt one that papermill injected is refused here. Names that begin with `_` and IPython's own are left out.
+    """
+    plain = (str, int, float, list, type(None))
+    return check(
+        {k: v for k, v in names.items() if isinstance(v, plain) and not k.startswith("_") and k not in {"In", "Out"}}
+    )

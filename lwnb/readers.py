@@ -1,0 +1,292 @@
+"""How each data set is read: its layout, its classes, and its images as uint8 arrays of one size."""
+
+import hashlib
+import io
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+from tqdm import tqdm
+
+from lwnb import archives, splits
+from lwnb.archives import DataError, Files
+from lwnb.params import Source
+
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+"""What an image may be; MPO is what many phones write as .jpg."""
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+
+TEST_SHARE = 0.2
+"""Held out for testing where a data set has no test split of its own."""
+
+CHUNK = 64
+"""Files that are held in memory at once, undecoded."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Images of one split: (N, 3, H, W) uint8, labels (N,) int64, identities and content hashes (N, 32) uint8."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    ids: np.ndarray
+    contents: np.ndarray
+
+    def take(self, which: np.ndarray) -> "Part":
+        """The images at these indices, or under this mask."""
+        return Part(*(getattr(self, field.name)[which] for field in fields(self)))
+
+
+@dataclass(frozen=True)
+class Contents:
+    """A whole data set as it was read: class names as stored and as shown, both splits, files that were left out."""
+
+    names: tuple[str, ...]
+    classes: tuple[str, ...]
+    train: Part
+    test: Part
+    skipped: tuple[str, ...] = ()
+
+
+def read(source: Source, path: Path | None, image_size: int | None = None) -> Contents:
+    """Read a data set from where `archives.find` found it; `image_size` is the size of a `folder`'s images.
+
+    Raises
+    ------
+    DataError
+        A layout that is not the expected one, classes without enough images, or images that cannot be read.
+    """
+    if source.dataset == "digits":
+        return _digits()
+    if source.dataset == "folder":
+        return _folder(source, path, image_size)
+    if source.dataset == "tiny-imagenet":
+        return _tiny_imagenet(source, path)
+    official = path.name.startswith("cifar-10")
+    contents = _cifar_batches(source.dataset, path) if official else _cifar_files(source, path)
+    expected = int(source.dataset.removeprefix("cifar"))
+    if len(contents.names) != expected:
+        raise DataError(f"{path}: {source.dataset} has {expected} classes, found {len(contents.names)}")
+    return contents
+
+
+def decode(data: bytes, size: int, exact: bool = False) -> np.ndarray:
+    """An image file as (3, size, size) uint8 RGB: turned as EXIF says, on white, fitted by its shorter side, cropped.
+
+    Resizing is bilinear and antialiased. 16-bit grey is divided by 257.
+
+    Raises
+    ------
+    Exception
+        Whatever Pillow raises on broken files (a decompression bomb among them); ValueError when `exact` and the size differs.
+    """
+    with Image.open(io.BytesIO(data), formats=FORMATS) as file:
+        image = _rgb(ImageOps.exif_transpose(file))
+    if exact and image.size != (size, size):
+        raise ValueError(f"{image.width} x {image.height} pixels, expected {size} x {size}")
+    return np.asarray(ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith(("I", "F")):  # Pillow would clip these at 255
+        values = np.asarray(image)
+        if image.mode == "F" or values.min() < 0 or values.max() > 65535:
+            raise ValueError(f"pixels of mode {image.mode} beyond 16 bits have no known range")
+        return Image.fromarray(np.round(values / 257).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def _hashes(items: Iterable[bytes]) -> np.ndarray:
+    joined = b"".join(hashlib.sha256(item).digest() for item in items)
+    return np.frombuffer(joined, np.uint8).reshape(-1, 32)
+
+
+def _from_pixels(pixels: np.ndarray, labels: Sequence[int]) -> Part:
+    """Images (N, H, W, 3) that are known by their pixels."""
+    ids = _hashes(image.tobytes() for image in pixels)
+    return Part(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)), np.asarray(labels, np.int64), ids, ids)
+
+
+def _digits() -> Contents:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    grey = np.round(digits.images * 255 / 16).astype(np.uint8)
+    names = tuple(map(str, digits.target_names))
+    return Contents(names, names, *_divided(_from_pixels(np.stack([grey] * 3, axis=-1), digits.target)))
+
+
+def _divided(whole: Part) -> tuple[Part, Part]:
+    test = splits.hold_out(whole.labels, whole.ids, TEST_SHARE, "test:")
+    return whole.take(~test), whole.take(test)
+
+
+def _cifar_batches(dataset: str, path: Path) -> Contents:
+    """The published archive or its folder, by torchvision, which checks every file's MD5."""
+    from torchvision import datasets
+    from torchvision.datasets.utils import extract_archive
+
+    kind = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[dataset]
+    with tempfile.TemporaryDirectory() as aside:
+        try:
+            if path.is_file():
+                extract_archive(path, aside)
+            train, test = (kind(aside if path.is_file() else path.parent, train=flag) for flag in (True, False))
+        except (RuntimeError, OSError, EOFError) as error:
+            raise DataError(f"{path}: not the published {dataset}, or damaged: {error}") from error
+    if list(train.classes) != sorted(train.classes):
+        raise DataError(f"{path}: classes are not in alphabetical order")
+    names = tuple(train.classes)
+    return Contents(names, names, *(_from_pixels(part.data, part.targets) for part in (train, test)))
+
+
+def _cifar_files(source: Source, path: Path) -> Contents:
+    contents = _folder(source, path, 32, exact=True)
+    train, test = (
+        _from_pixels(part.images.transpose(0, 2, 3, 1), part.labels) for part in (contents.train, contents.test)
+    )
+    return Contents(contents.names, contents.classes, train, test, contents.skipped)
+
+
+def _tiny_imagenet(source: Source, path: Path) -> Contents:
+    with archives.opened(path) as files:
+        inside = [(name, name.split("/")) for name in files.names]
+        train = [(name, parts[1]) for name, parts in inside if parts[0] == "train" and parts[2:3] == ["images"]]
+        names = tuple(sorted({name for _, name in train}))
+        test = _annotated(files, names, path)
+        titles = _titles(_text(files, "words.txt", path), names)
+        return _contents(source, files, names, titles, {"train": train, "test": test}, 64, exact=True)
+
+
+def _text(files: Files, name: str, path: Path) -> list[list[str]]:
+    """The lines of a table, split at tabs."""
+    if name not in files.names:
+        raise DataError(f"{path}: not the original layout of Tiny ImageNet: {name} is missing")
+    return [line.split("\t") for line in files.read(name).decode().splitlines()]
+
+
+def _annotated(files: Files, names: tuple[str, ...], path: Path) -> list[tuple[str, str]]:
+    """The (path, class) of the annotated validation images, which serve as test split."""
+    table = {f"val/images/{row[0]}": row[1] for row in _text(files, "val/val_annotations.txt", path)}
+    present = {name for name in files.names if name.startswith("val/images/")}
+    if table.keys() != present or not set(table.values()) <= set(names):
+        raise DataError(f"{path}: val/val_annotations.txt does not fit the files in val/images and train")
+    return [(name, table[name]) for name in files.names if name in table]
+
+
+def _titles(words: list[list[str]], names: tuple[str, ...]) -> tuple[str, ...]:
+    """The first synonym of each WordNet name; with the WordNet name behind it where two would be the same."""
+    table = {row[0]: row[1].split(",")[0] for row in words}
+    first = [table.get(name, name) for name in names]
+    count = Counter(first)
+    return tuple(title if count[title] == 1 else f"{title} ({name})" for title, name in zip(first, names, strict=True))
+
+
+def _folder(source: Source, path: Path, size: int | None, exact: bool = False) -> Contents:
+    if size is None:
+        raise DataError("image_size: a folder of images has no size of its own; give one")
+    with archives.opened(path) as files:
+        entries = _layout(files.names, path)
+        names = tuple(sorted({name for part in entries.values() for _, name in part}))
+        return _contents(source, files, names, names, entries, size, exact)
+
+
+def _layout(names: tuple[str, ...], path: Path) -> dict[str, list[tuple[str, str]]]:
+    """The (path, class) of each file, by split; one split `all` where there are no train/ and test/."""
+    tops = {name.split("/")[0] for name in names if "/" in name}
+    if tops & {"train", "test"} and tops != {"train", "test"}:
+        raise DataError(
+            f"{path}: expected train/ and test/, or a folder for each class; found {', '.join(sorted(tops))}. "
+            "A validation split is drawn from train/: move its images there."
+        )
+    depth = 1 if "train" in tops else 0
+    entries = {split: [] for split in (("train", "test") if depth else ("all",))}
+    loose = []
+    for name in names:
+        parts = name.split("/")
+        if len(parts) > depth + 1:
+            entries[parts[0] if depth else "all"].append((name, parts[depth]))
+        elif name.lower().endswith(SUFFIXES):
+            loose.append(name)
+    if loose:
+        raise DataError(f"{path}: images outside of any class's folder: {_some(loose)}")
+    return entries
+
+
+def _contents(source, files, names, classes, entries, size, exact) -> Contents:
+    """Decode the entries, deal with what cannot be read, and see that every class has enough images."""
+    bad, parts = {}, {}
+    for split, listed in entries.items():
+        parts[split], faults = _part(files, listed, names, size, exact)
+        bad |= faults
+    if bad and source.bad_images == "refuse":
+        reasons = [f"{name} ({reason})" for name, reason in sorted(bad.items())]
+        raise DataError(
+            f"{len(bad)} of {sum(map(len, entries.values()))} files cannot be read as images: {_some(reasons)}. "
+            "Repair or remove them, or set bad_images to 'skip' to leave them out."
+        )
+    _enough(parts, names)
+    train, test = _divided(parts["all"]) if "all" in parts else (parts["train"], parts["test"])
+    return Contents(names, classes, train, test, tuple(sorted(bad)))
+
+
+def _enough(parts: dict[str, Part], names: tuple[str, ...]) -> None:
+    if len(names) < 2:
+        raise DataError(f"at least 2 classes are needed, found {len(names)}: {', '.join(names) or 'no images at all'}")
+    least = {"train": 2, "test": 1, "all": round(1 / TEST_SHARE)}  # train/ gives a validation image as well
+    for split, part in parts.items():
+        counts = np.bincount(part.labels, minlength=len(names))
+        few = [f"{name} ({count})" for name, count in zip(names, counts, strict=True) if count < least[split]]
+        if few:
+            where = f"{split}/" if split != "all" else "a folder that is split"
+            raise DataError(
+                f"each class needs at least {least[split]} readable images in {where}; too few: {_some(few)}"
+            )
+
+
+def _some(items: Sequence[str]) -> str:
+    more = f" and {len(items) - 20} more" if len(items) > 20 else ""
+    return ", ".join(items[:20]) + more
+
+
+def _part(files: Files, listed: list[tuple[str, str]], names, size: int, exact: bool) -> tuple[Part, dict[str, str]]:
+    """The images of one split, known by their paths, and the reason for each file that cannot be read."""
+    label = {name: number for number, name in enumerate(names)}
+    paths = [path for path, _ in listed]
+    labels = np.array([label[name] for _, name in listed], np.int64)
+    ids = _hashes(path.encode(errors="surrogateescape") for path in paths)
+    images, contents, faults = _decode_all(files, paths, size, exact)
+    whole = Part(images, labels, ids, contents)
+    if not faults:
+        return whole, {}
+    return whole.take(np.array([path not in faults for path in paths])), faults
+
+
+def _decode_all(files: Files, paths: list[str], size: int, exact: bool) -> tuple[np.ndarray, np.ndarray, dict]:
+    """Images (N, 3, size, size) uint8, SHA-256 (N, 32) of the files, and path -> reason for those that failed."""
+    images = np.zeros((len(paths), 3, size, size), np.uint8)
+    contents = np.zeros((len(paths), 32), np.uint8)
+    faults = {}
+
+    def one(index: int, data: bytes) -> None:
+        contents[index] = np.frombuffer(hashlib.sha256(data).digest(), np.uint8)
+        try:
+            images[index] = decode(data, size, exact)
+        except Exception as error:  # Pillow raises nearly anything on a broken file
+            faults[paths[index]] = "empty" if not data else str(error).split(" <")[0] or type(error).__name__
+
+    with ThreadPoolExecutor() as pool, tqdm(total=len(paths), desc="decoding", disable=None, leave=False) as bar:
+        for start in range(0, len(paths), CHUNK):
+            indices = range(start, min(start + CHUNK, len(paths)))
+            list(pool.map(one, indices, [files.read(paths[index]) for index in indices]))
+            bar.update(len(indices))
+    return images, contents, faults

@@ -1,0 +1,305 @@
+"""Save and load one run, provenance, the tidy table of all runs."""
+
+import hashlib
+import io
+import json
+import os
+import platform
+import shutil
+import subprocess
+import traceback
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+
+import psutil
+
+from lwnb import __version__
+from lwnb.params import CHECKOUT, Run, home
+
+PUBLISHED = ("run.json", "metrics.json", "history.csv", "predictions.npz", "environment.json")
+"""The files of a record that `publish` copies: small, and no weights."""
+
+MEASURED = ("train_seconds", "epoch_seconds", "images_per_second", "wall_seconds", "started", "other_load")
+"""The fields of a run's environment that stand in the table of runs."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """A finished run on disk."""
+
+    run: Run
+    folder: Path
+
+    @cached_property
+    def metrics(self) -> dict:
+        """What came out: accuracies 0..1, counts; no timing."""
+        return _json(self.folder / "metrics.json")
+
+    @cached_property
+    def environment(self) -> dict:
+        """Where it ran: versions, hardware, threads, commit, times in seconds."""
+        return _json(self.folder / "environment.json")
+
+    @cached_property
+    def history(self):
+        """One row an epoch: learning rate, losses, accuracies (a pandas DataFrame)."""
+        import pandas as pd
+
+        return pd.read_csv(self.folder / "history.csv")
+
+    @cached_property
+    def predictions(self) -> dict:
+        """Arrays over the test images in canonical order: labels (N,), top5 (N, 5), confidence (N,); confusion (K, K)."""
+        import numpy as np
+
+        with np.load(self.folder / "predictions.npz", allow_pickle=False) as file:
+            return dict(file)
+
+    @property
+    def weights(self) -> Path | None:
+        """The weights, where this machine has them: published records carry none."""
+        file = self.folder / "weights.safetensors"
+        return file if file.exists() else None
+
+
+def _json(file: Path) -> dict:
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def folder(run: Run, root: str = "runs") -> Path:
+    """`<home>/<root>/<dataset>/<model>/<key>`."""
+    return home() / root / run.dataset / run.model / run.key
+
+
+def part(run: Run) -> Path:
+    """The folder of a run that is not finished: its checkpoint, or why it failed."""
+    return folder(run).with_name(f"{run.key}.part")
+
+
+def find(run: Run) -> Record | None:
+    """The record of a finished run, from `runs/` or else `results/`."""
+    for root in ("runs", "results"):
+        if (folder(run, root) / "metrics.json").exists():
+            return Record(run, folder(run, root))
+    return None
+
+
+def find_key(key: str) -> Record | None:
+    """The record with this key, whatever its data set and network."""
+    return next((record for record in every() if record.run.key == key), None)
+
+
+def every() -> list[Record]:
+    """All finished runs in `runs/` and `results/`, each once, sorted by folder."""
+    found = {}
+    for root in ("results", "runs"):
+        for file in sorted((home() / root).glob("*/*/*/metrics.json")):
+            if not file.parent.name.endswith(".part"):
+                found[file.parent.name] = Record(Run(**_json(file.parent / "run.json")), file.parent)
+    return [found[key] for key in sorted(found, key=lambda k: found[k].folder)]
+
+
+def save(run: Run, metrics: dict, history: list[dict], predictions: dict, environment: dict, weights: bytes) -> Record:
+    """Write a finished run: aside, synced, and renamed, so that a folder with `metrics.json` is whole.
+
+    Parameters
+    ----------
+    predictions : dict of numpy arrays, as `Record.predictions` returns them
+    weights : the bytes of a safetensors file
+    """
+    import numpy as np
+    import pandas as pd
+
+    aside, final = part(run), folder(run)
+    aside.mkdir(parents=True, exist_ok=True)
+    arrays = io.BytesIO()
+    np.savez_compressed(arrays, **predictions)
+    write(aside / "run.json", _dump(run.model_dump()))
+    write(aside / "history.csv", pd.DataFrame(history).to_csv(index=False).encode())
+    write(aside / "predictions.npz", arrays.getvalue())
+    write(aside / "environment.json", _dump(environment))
+    write(aside / "weights.safetensors", weights)
+    write(aside / "metrics.json", _dump(metrics))
+    for name in ("checkpoint.ckpt", "failure.json"):
+        (aside / name).unlink(missing_ok=True)
+    shutil.rmtree(final, ignore_errors=True)  # a folder without metrics.json is nobody's record
+    aside.rename(final)
+    _sync(final.parent)
+    return Record(run, final)
+
+
+def write(file: Path, content: bytes) -> None:
+    """Write a file so that it is there whole or not at all."""
+    aside = file.with_name(f"{file.name}.tmp{os.getpid()}")
+    with aside.open("wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+    aside.replace(file)
+    _sync(file.parent)
+
+
+def _sync(directory: Path) -> None:
+    if os.name == "posix":  # elsewhere a folder cannot be opened to be synced
+        handle = os.open(directory, os.O_RDONLY)
+        os.fsync(handle)
+        os.close(handle)
+
+
+def _dump(content: dict) -> bytes:
+    return (json.dumps(content, indent=1, sort_keys=True) + "\n").encode()
+
+
+def fail(run: Run, error: BaseException) -> None:
+    """Keep the reason of a failure beside what the run had reached; a later try starts from there."""
+    part(run).mkdir(parents=True, exist_ok=True)
+    trace = "".join(traceback.format_exception(error))
+    reason = f"{type(error).__name__}: {error}"
+    write(part(run) / "failure.json", _dump({"reason": reason, "traceback": trace, "run": run.model_dump()}))
+
+
+def failure(run: Run) -> dict | None:
+    """Why the last try of this run failed: reason, traceback and run; None if it did not."""
+    file = part(run) / "failure.json"
+    return _json(file) if file.exists() else None
+
+
+def failures() -> list[dict]:
+    """The failures of all runs that have no record yet."""
+    return [_json(file) for file in sorted((home() / "runs").glob("*/*/*.part/failure.json"))]
+
+
+def status(run: Run) -> str:
+    """'done', 'did not learn' (finished, but no better than a constant guess), 'failed', 'interrupted' or 'missing'."""
+    if record := find(run):
+        return "done" if record.metrics["learned"] else "did not learn"
+    return "failed" if failure(run) else "interrupted" if part(run).exists() else "missing"
+
+
+def table(runs: list[Run]):
+    """A tidy DataFrame with a row a run: its key and status, its fields, its metrics and costs.
+
+    Rates run 0..1; metrics of runs that are missing, failed or did not learn are empty.
+    """
+    import pandas as pd
+
+    rows = []
+    for run in runs:
+        row = {"key": run.key, "status": status(run), "arm": run.arm, **run.model_dump()}
+        record = find(run)
+        if record and row["status"] == "done":
+            row |= {k: v for k, v in record.metrics.items() if not isinstance(v, list | dict)}
+            row |= {name: record.environment[name] for name in MEASURED}
+            row["commit"] = record.environment["commit"][:10]
+        elif row["status"] == "failed":
+            row["reason"] = failure(run)["reason"]
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def publish(records: list[Record]) -> list[Path]:
+    """Copy records, without weights, from `runs/` to `results/`; those that are there stay as they are."""
+    copied = []
+    for record in records:
+        target = folder(record.run, "results")
+        if not (target / "metrics.json").exists():
+            aside = target.with_name(f"{target.name}.part")
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir(parents=True)
+            for name in PUBLISHED:
+                shutil.copyfile(record.folder / name, aside / name)
+            aside.rename(target)
+            copied.append(target)
+    return copied
+
+
+def machine() -> dict:
+    """This machine as far as it matters to a timing: processor, cores, memory, system; not its name."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return {
+        "cpu": names[0] if names else platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "architecture": platform.machine(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30),
+        "os": platform.system(),
+    }
+
+
+def setting(
+    model: str, num_classes: int, image_size: int, output_stride: int, threads: int = 1, batch_size: int = 1
+) -> dict:
+    """What a latency of eager PyTorch belongs to; two that differ in one of these are never mixed."""
+    return {
+        "machine": machine(),
+        "runtime": "pytorch-eager",
+        "runtime_version": version("torch"),
+        "precision": "fp32",
+        "threads": threads,
+        "model": model,
+        "image_size": image_size,
+        "output_stride": output_stride,
+        "num_classes": num_classes,
+        "batch_size": batch_size,
+    }
+
+
+def timing_name(setting: dict) -> str:
+    """The name of a timing's record: readable parts, then a hash of the whole setting."""
+    digest = hashlib.sha256(json.dumps(setting, sort_keys=True).encode()).hexdigest()[:12]
+    return f"{setting['model']}-{setting['image_size']}px-{setting['runtime']}-{setting['threads']}t-{digest}"
+
+
+def save_timing(record: dict) -> None:
+    """Keep a timing, `{"setting": …, "samples_ms": …}`, under `runs/devices/`; see `lwnb.measure.latency`."""
+    file = home() / "runs" / "devices" / f"{timing_name(record['setting'])}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write(file, _dump(record))
+
+
+def find_timing(setting: dict) -> dict | None:
+    """The timing that belongs to this setting, from `runs/` or else `results/`."""
+    files = [home() / root / "devices" / f"{timing_name(setting)}.json" for root in ("runs", "results")]
+    return next((_json(file) for file in files if file.exists()), None)
+
+
+def timings() -> list[str]:
+    """The names of all timings."""
+    return sorted({file.stem for root in ("results", "runs") for file in (home() / root / "devices").glob("*.json")})
+
+
+def origins(runs: list[Run]):
+    """A DataFrame with a row for each machine, set of versions and commit: how many of these runs it made."""
+    import pandas as pd
+
+    rows = []
+    for record in filter(None, map(find, runs)):
+        about, versions = record.environment, record.environment["versions"]
+        where = "{cpu}, {cores} cores, {memory_gib} GiB, {os}".format(**about["machine"])
+        row = {"machine": where, "device": about["device"], "threads": about["threads"], "commit": about["commit"][:10]}
+        rows.append(
+            row
+            | {"versions": ", ".join(f"{k} {v}" for k, v in versions.items()), "runs": 1}
+            | {"wall_seconds": about["wall_seconds"]}
+        )
+    keys = ["machine", "device", "threads", "commit", "versions"]
+    return pd.DataFrame(rows, columns=[*keys, "runs", "wall_seconds"]).groupby(keys, sort=False).sum().reset_index()
+
+
+def commit() -> str:
+    """The git commit of the checkout, with '+changes' when files differ from it, or 'no git'."""
+    try:
+        git = ["git", "-C", str(CHECKOUT)]
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        dirty = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True).stdout
+        return head + ("+changes" if dirty.strip() else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "no git"
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """The installed versions of these packages, and lwnb's own."""
+    return {"lwnb": __version__} | {name: version(name) for name in packages}

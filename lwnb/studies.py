@@ -1,0 +1,174 @@
+"""Parameters -> the list of runs of each study: pure, no data, no torch, so that a plan costs nothing."""
+
+import hashlib
+import itertools
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from lwnb.params import DATASETS, KEY, Params, ParamsError, Run, Source, file_of, nearest, read
+
+
+def base(p: Params, seed: int = 0, **changes) -> Run:
+    """The run that the parameters describe; seeds vary initialisation, order, augmentation and split together."""
+    fields = ("dataset", "digest", "test_size", "val_share", "subset_seed", "image_size", "output_stride")
+    fields += ("augment", "optimizer", "lr", "weight_decay", "label_smoothing", "schedule", "warmup_epochs")
+    fields += ("batch_size", "epochs", "select", "patience", "precision", "weights")
+    values = {name: getattr(p, name) for name in fields}
+    values |= {"train_size": p.train_size, "seed": seed, "split_seed": seed, "source": source(p)} | changes
+    for size, pool in (("train_size", p.pool_train), ("test_size", p.pool_test)):
+        if values["digest"] == p.digest and pool and values[size] >= pool:
+            values[size] = 0  # more than there are is all of them: one key, not two
+    return Run(**values)
+
+
+def source(p: Params) -> Source:
+    """Where the data of these parameters come from."""
+    return Source(**{name: getattr(p, name) for name in Source.model_fields})
+
+
+def seeds(p: Params) -> range:
+    """The seeds of a study."""
+    return range(p.first_seed, p.first_seed + p.seeds)
+
+
+def architectures(p: Params) -> list[Run]:
+    """Every network under one recipe, each seed."""
+    return [base(p, seed, model=model) for model in p.models for seed in seeds(p)]
+
+
+def transfer(p: Params) -> list[Run]:
+    """From scratch, from a frozen backbone and by full fine-tuning: each by training-set size and learning rate.
+
+    All three arms try the same learning rates. The run that pretrains the source, if there is one, comes first.
+    """
+    origin, weights, target = _origin(p)
+    arms = [{"weights": "none"}, weights | {"freeze": True}, weights]
+    tasks = itertools.product(p.transfer_sizes, arms, p.transfer_lrs, seeds(p))
+    return origin + [
+        base(p, seed, model=p.transfer_model, train_size=size, lr=lr, **target, **arm) for size, arm, lr, seed in tasks
+    ]
+
+
+def on_target(p: Params) -> list[Run]:
+    """The runs of `transfer` on the target's own task: all but those that pretrain a source."""
+    return transfer(p)[len(_origin(p)[0]) :]
+
+
+def about_source(p: Params) -> str:
+    """Where the weights of `transfer` come from, in words."""
+    origin, weights, target = _origin(p)
+    if p.source == "imagenet":
+        return "ImageNet-1K, torchvision's IMAGENET1K_V1"
+    if not origin:
+        return f"`{weights['weights']}`"
+    run, kind = origin[0], "other classes of the same data set" if target else "another data set"
+    task = f"; the target is its classes {target['classes']}" if target else ""
+    classes = "all classes" if run.classes == "all" else f"classes {run.classes}"
+    return f"{run.dataset}, {classes} ({kind}, pretrained here by run `{run.key}`, {run.epochs} epochs){task}"
+
+
+def _origin(p: Params) -> tuple[list[Run], dict, dict]:
+    """The source's own runs, the fields that start from it, and the fields of the target's task."""
+    recipe = {
+        "model": p.transfer_model,
+        "weights": "none",
+        "train_size": p.source_train_size,
+        "epochs": p.source_epochs,
+    }
+    if p.source == "imagenet":
+        return [], {"weights": "imagenet"}, {}
+    if p.source == "classes":
+        half = p.num_classes // 2
+        run = base(p, p.first_seed, classes=f"0:{half}", **recipe)
+        return [run], {"weights": run.key}, {"classes": f"{half}:{p.num_classes}"}
+    if p.source in DATASETS:
+        other = read(file_of(p.source), data_root=p.data_root)
+        data = {name: getattr(other, name) for name in ("dataset", "digest", "val_share", "subset_seed")}
+        run = base(p, p.first_seed, **data, test_size=0, source=source(other), **recipe)
+        return [run], {"weights": run.key}, {}
+    if p.source.endswith(".safetensors"):
+        return [], _weights_file(Path(p.source)), {}
+    if re.fullmatch(KEY, p.source):
+        return [], {"weights": p.source}, {}
+    allowed = ["imagenet", "classes", *DATASETS]
+    raise ParamsError(
+        f"source: {p.source!r} is not possible: allowed are {', '.join(allowed)}, a path to a .safetensors file "
+        f"and the key of a finished run{nearest(p.source, allowed)}"
+    )
+
+
+def _weights_file(path: Path) -> dict:
+    if not path.exists():
+        raise ParamsError(f"source: {str(path)!r} is not possible: there is no such file")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return {"weights": f"sha256:{digest}", "weights_file": str(path.resolve())}
+
+
+def augmentation(p: Params) -> list[Run]:
+    """One network under every policy, each seed."""
+    return [base(p, seed, model=p.augment_model, augment=policy) for policy in p.policies for seed in seeds(p)]
+
+
+def hyperparameters(p: Params) -> list[Run]:
+    """One network over optimiser, learning rate, batch size, schedule and weight decay."""
+    points = _grid(p) if p.design == "grid" else _sobol(p)
+    return [base(p, seed, model=p.hyper_model, **point) for point in points for seed in seeds(p)]
+
+
+def _rates(p: Params, optimizer: str) -> list[float]:
+    return p.sgd_lrs if optimizer == "sgd" else p.adamw_lrs
+
+
+def _grid(p: Params) -> list[dict]:
+    axes = (p.hyper_batch_sizes, p.hyper_schedules, p.hyper_weight_decays)
+    return [
+        {"optimizer": name, "lr": lr, "batch_size": batch, "schedule": schedule, "weight_decay": decay}
+        for name in p.hyper_optimizers
+        for lr, batch, schedule, decay in itertools.product(_rates(p, name), *axes)
+    ]
+
+
+def _sobol(p: Params) -> list[dict]:
+    """A scrambled Sobol sequence: learning rates log-uniform between the ends of their list, the rest by equal shares."""
+    from scipy.stats import qmc
+
+    size = (p.trials - 1).bit_length()  # a Sobol sequence is balanced in powers of two
+    sample = qmc.Sobol(d=5, scramble=True, rng=p.first_seed).random_base2(size)[: p.trials]
+    points = []
+    for a, b, c, d, e in sample:
+        optimizer = _pick(p.hyper_optimizers, a)
+        low, high = min(_rates(p, optimizer)), max(_rates(p, optimizer))
+        points.append(
+            {
+                "optimizer": optimizer,
+                "lr": float(f"{low * (high / low) ** b:.3g}"),
+                "batch_size": _pick(p.hyper_batch_sizes, c),
+                "schedule": _pick(p.hyper_schedules, d),
+                "weight_decay": _pick(p.hyper_weight_decays, e),
+            }
+        )
+    return points
+
+
+def _pick(choices: list, share: float):
+    return choices[min(int(share * len(choices)), len(choices) - 1)]
+
+
+STUDIES = {
+    "01_architectures": architectures,
+    "02_transfer": transfer,
+    "03_augmentation": augmentation,
+    "04_hyperparameters": hyperparameters,
+}
+"""The studies by the name of their notebook."""
+
+
+def runs(p: Params, studies=tuple(STUDIES)) -> list[Run]:
+    """The distinct runs of these studies."""
+    return distinct(run for name in studies for run in STUDIES[name](p))
+
+
+def distinct(runs: Iterable[Run]) -> list[Run]:
+    """Each run once, in the order of its first mention."""
+    return list({run.key: run for run in runs}.values())

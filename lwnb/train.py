@@ -1,0 +1,349 @@
+"""One run: fit, validate, checkpoint, resume, test once. The training library stays behind `train`."""
+
+import hashlib
+import io
+import logging
+import math
+import os
+import platform
+import time
+import warnings
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import lightning
+import numpy as np
+import psutil
+import safetensors.torch
+import torch
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics import functional as M
+
+from lwnb import augment, data, measure, models, results
+from lwnb.params import Run
+from lwnb.results import Record
+
+logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+warnings.filterwarnings("ignore", module="lightning")
+
+LEARNED = 0.98
+"""A run has learned when its last epoch's training loss is below this share of a constant guess's."""
+
+
+def train(run: Run, parent: Run | None = None, on_epoch: Callable[[dict], None] = lambda row: None) -> Record:
+    """Train one run, or go on from its last whole epoch, and save its record.
+
+    Parameters
+    ----------
+    parent : the run that `run.weights` names, with its `source`, so that its images can be checked against the test split
+    on_epoch : called with the new row of the history after each epoch
+
+    Raises
+    ------
+    FloatingPointError
+        When the training loss is not finite.
+    lwnb.models.WeightsError, lwnb.data.DataError
+        When weights or images cannot be had.
+    """
+    clock = _Clock()
+    task = data.task(run)
+    leaks = _leaks(run, parent, task)
+    net = models.build(run.model, len(task.classes), run.output_stride, run.seed)
+    if run.weights != "none":
+        models.load_backbone(net, _state(run))
+    recipe = _Recipe(run, net.to(memory_format=torch.channels_last), task, on_epoch)
+    trainer = _trainer(run, recipe)
+    checkpoint = results.part(run) / "checkpoint.ckpt"
+    resumed = checkpoint.exists()
+    trainer.fit(
+        recipe,
+        train_dataloaders=range(recipe.steps),
+        val_dataloaders=range(1),
+        ckpt_path=checkpoint if resumed else None,
+        weights_only=True,
+    )
+    if run.select == "best":
+        net.load_state_dict(recipe.best["state"])
+    metrics, predictions = _measure(run, net.to(recipe.place), task, recipe)
+    about = {"resumed": resumed, "leak_check": leaks, "skipped_images": list(task.skipped)}
+    environment = _environment(recipe) | clock.read() | about
+    weights = safetensors.torch.save({k: v.cpu().contiguous() for k, v in net.state_dict().items()})
+    return results.save(run, metrics, recipe.history, predictions, environment, weights)
+
+
+def evaluate(net: nn.Module, images: Tensor, image_size: int, precision: str = "fp32") -> Tensor:
+    """Logits (N, K) float32 of images (N, 3, H, W) uint8; leaves the network in evaluation mode."""
+    net.eval()
+    place = next(net.parameters()).device
+    with torch.inference_mode(), torch.autocast(place.type, torch.bfloat16, enabled=precision == "bf16"):
+        logits = [
+            net(augment.normalise(augment.resize(batch.to(place), image_size))).float() for batch in images.split(512)
+        ]
+    return torch.cat(logits)
+
+
+def rate(run: Run, step: int, steps: int) -> float | None:
+    """The learning rate at a step of a run with this many steps an epoch; None where the plateau rule decides.
+
+    Linear warm-up, then constant, a tenth at half and again at three quarters (step), or a half cosine to zero.
+    """
+    warm, total = round(run.warmup_epochs * steps), run.epochs * steps
+    if step < warm:
+        return run.lr * (step + 1) / warm
+    share = (step - warm) / max(1, total - warm)
+    if run.schedule == "cosine":
+        return run.lr * 0.5 * (1 + math.cos(math.pi * share))
+    if run.schedule == "step":
+        return run.lr * 0.1 ** ((share >= 0.5) + (share >= 0.75))
+    return run.lr if run.schedule == "constant" or step == warm else None
+
+
+def _seeded(*parts, device="cpu") -> torch.Generator:
+    """A generator that is a function of its parts alone."""
+    digest = hashlib.sha256(":".join(map(str, parts)).encode()).digest()
+    return torch.Generator(device).manual_seed(int.from_bytes(digest[:7]))
+
+
+class _Recipe(lightning.LightningModule):
+    """The training recipe. Batches are made from (seed, epoch, step), so the loaders only count."""
+
+    def __init__(self, run: Run, net: nn.Module, task: data.Task, on_epoch: Callable):
+        super().__init__()
+        self.run, self.net, self.task, self.on_epoch = run, net, task, on_epoch
+        self.frozen = models.freeze(net, run.model) if run.freeze else []
+        self.classes = len(task.classes)
+        self.steps = max(1, len(task.train.labels) // run.batch_size)
+        self.history: list[dict] = []
+        self.seconds: list[float] = []
+        self.best: dict = {"rank": (-1.0, 0.0)}
+        self.plateau_state: dict | None = None
+
+    def configure_optimizers(self):
+        """SGD or AdamW, with no weight decay on norms and biases."""
+        run, parameters = self.run, [p for p in self.net.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": run.weight_decay},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        if run.optimizer == "sgd":
+            optimizer = torch.optim.SGD(groups, lr=run.lr, momentum=0.9, nesterov=True, fused=True)
+        else:
+            optimizer = torch.optim.AdamW(groups, lr=run.lr, fused=True)
+        self.plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.3, patience=3)
+        if self.plateau_state:
+            self.plateau.load_state_dict(self.plateau_state)
+        return optimizer
+
+    def on_fit_start(self):
+        self.place = self.device
+        self.images, self.labels = self.task.train.images.to(self.place), self.task.train.labels.to(self.place)
+
+    def on_train_start(self):
+        stop = self.trainer.early_stopping_callback
+        self.trainer.should_stop = bool(stop and stop.wait_count >= stop.patience)  # killed after its last epoch
+
+    def on_train_epoch_start(self):
+        self.began = time.perf_counter()
+        seed = _seeded("network", self.run.seed, self.current_epoch).initial_seed()
+        torch.manual_seed(seed)  # dropout and stochastic depth draw from the global generator
+        order = _seeded("order", self.run.seed, self.current_epoch)
+        self.order = torch.randperm(len(self.labels), generator=order).to(self.place)
+        self.sums = torch.zeros(3, device=self.place)
+        for module in self.frozen:
+            module.eval()
+
+    def training_step(self, step: int, _):
+        run, optimizer = self.run, self.optimizers().optimizer
+        lr = rate(run, self.global_step, self.steps)
+        for group in optimizer.param_groups if lr is not None else ():
+            group["lr"] = lr
+        chosen = self.order[step * run.batch_size : (step + 1) * run.batch_size]
+        generator = _seeded("batch", run.seed, self.current_epoch, step, device=self.place)
+        images = augment.resize(self.images[chosen], run.image_size)
+        images, targets = augment.augment(run.augment, images, self.labels[chosen], self.classes, generator)
+        logits = self.net(images.contiguous(memory_format=torch.channels_last))
+        loss = F.cross_entropy(logits, targets, label_smoothing=run.label_smoothing)
+        hits = (logits.argmax(1) == targets.argmax(1)).sum()
+        self.sums += torch.stack([loss.detach() * len(chosen), hits, torch.tensor(len(chosen), device=self.place)])
+        return loss
+
+    def validation_step(self, *_):
+        logits = evaluate(self.net, self.task.val.images, self.run.image_size, self.run.precision)
+        labels = self.task.val.labels.to(self.place)
+        self.log("val_loss", F.cross_entropy(logits, labels), batch_size=1)
+        self.log("val_top1", (logits.argmax(1) == labels).double().mean(), batch_size=1)
+
+    def on_train_epoch_end(self):
+        loss, hits, count = self.sums.tolist()
+        if not math.isfinite(loss):
+            raise FloatingPointError(f"diverged: the training loss is {loss} in epoch {self.current_epoch + 1}")
+        val_loss, val_top1 = (self.trainer.callback_metrics[name].item() for name in ("val_loss", "val_top1"))
+        lr = self.optimizers().optimizer.param_groups[0]["lr"]
+        row = {"epoch": self.current_epoch + 1, "lr": lr, "train_loss": loss / count, "train_top1": hits / count}
+        self.history.append(row | {"val_loss": val_loss, "val_top1": val_top1})
+        if self.run.schedule == "plateau":
+            self.plateau.step(val_loss)
+        if self.run.select == "best" and (val_top1, -val_loss) > tuple(self.best["rank"]):
+            state = {name: value.detach().clone() for name, value in self.net.state_dict().items()}
+            self.best = {"rank": (val_top1, -val_loss), "epoch": self.current_epoch + 1, "state": state}
+        self.seconds.append(time.perf_counter() - self.began)
+        self.on_epoch(self.history[-1])
+
+    def on_save_checkpoint(self, checkpoint: dict):
+        checkpoint |= {"history": self.history, "seconds": self.seconds, "best": self.best}
+        checkpoint["plateau"] = self.plateau.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict):
+        self.history, self.seconds, self.best = (checkpoint[name] for name in ("history", "seconds", "best"))
+        self.plateau_state = checkpoint["plateau"]
+
+
+class _Whole(TorchCheckpointIO):
+    """Checkpoints that are there whole or not at all."""
+
+    def save_checkpoint(self, checkpoint, path, storage_options=None):
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        results.write(Path(path), buffer.getvalue())
+
+
+def _trainer(run: Run, recipe: _Recipe) -> lightning.Trainer:
+    keep = ModelCheckpoint(results.part(run), "checkpoint", save_on_train_epoch_end=True, enable_version_counter=False)
+    stop = [EarlyStopping("val_top1", patience=run.patience, mode="max")] if run.patience else []
+    return lightning.Trainer(
+        accelerator="auto",
+        devices=1,
+        precision={"fp32": "32-true", "bf16": "bf16-mixed"}[run.precision],
+        max_epochs=run.epochs,
+        callbacks=[*stop, keep],
+        plugins=[_Whole()],
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        deterministic=True,
+    )
+
+
+def _measure(run: Run, net: nn.Module, task: data.Task, recipe: _Recipe) -> tuple[dict, dict]:
+    """The metrics, and the arrays of the predictions; the test split is read here, once."""
+    logits = {
+        name: evaluate(net, split.images, run.image_size, run.precision).cpu()
+        for name, split in (("train", task.train), ("val", task.val), ("test", task.test))
+    }
+    classes, labels = len(task.classes), task.test.labels
+    scores = logits["test"].softmax(1)
+    each = M.classification.multiclass_accuracy(scores, labels, classes, average="none").tolist()
+    confusion = M.classification.multiclass_confusion_matrix(scores, labels, classes)
+    top = scores.topk(min(5, classes))
+    common = {"num_classes": classes}
+    metrics = {
+        "learned": recipe.history[-1]["train_loss"] < LEARNED * _constant_loss(task.train.labels),
+        "epochs_run": len(recipe.history),
+        "best_epoch": recipe.best["epoch"] if run.select == "best" else len(recipe.history),
+        "n_train": len(task.train.labels),
+        "n_val": len(task.val.labels),
+        "n_test": len(labels),
+        "classes": list(task.classes),
+        "top1": M.classification.multiclass_accuracy(scores, labels, classes, average="micro").item(),
+        "top5": M.classification.multiclass_accuracy(scores, labels, classes, top_k=5, average="micro").item()
+        if classes > 5
+        else None,
+        "macro_f1": M.classification.multiclass_f1_score(scores, labels, classes, average="macro").item(),
+        "loss": F.cross_entropy(logits["test"], labels).item(),
+        "ece": M.classification.multiclass_calibration_error(scores, labels, classes, n_bins=15).item(),
+        "per_class_top1": each,
+    }
+    for name in ("train", "val"):
+        truth = getattr(task, name).labels
+        metrics[f"{name}_top1"] = (logits[name].argmax(1) == truth).double().mean().item()
+        metrics[f"{name}_loss"] = F.cross_entropy(logits[name], truth).item()
+    predictions = {
+        "labels": labels.numpy().astype(np.uint16),
+        "top5": top.indices.numpy().astype(np.uint16),
+        "confidence": top.values[:, 0].numpy().astype(np.float16),
+        "confusion": confusion.numpy().astype(np.uint16),
+    }
+    return metrics | common | measure.cost(run.model, classes, run.image_size, run.output_stride), predictions
+
+
+def _constant_loss(labels: Tensor) -> float:
+    """The cross-entropy of the best guess that ignores the image: the entropy of the labels, in nats."""
+    share = labels.bincount().double() / len(labels)
+    return -(share[share > 0] * share[share > 0].log()).sum().item()
+
+
+def _state(run: Run) -> dict[str, Tensor]:
+    """The weights that a run starts from."""
+    if run.weights == "imagenet":
+        return models.imagenet(run.model)
+    if run.parent:
+        record = results.find_key(run.weights)
+        if not record or not record.weights:
+            raise models.WeightsError(f"weights: run {run.weights} has no weights on this machine; run it here first")
+        return models.read(record.weights)
+    if not run.weights_file:
+        raise models.WeightsError(f"weights: no file is known for {run.weights}; give its path as `source`")
+    found = hashlib.sha256(Path(run.weights_file).read_bytes()).hexdigest()
+    if f"sha256:{found}" != run.weights:
+        raise models.WeightsError(f"weights: {run.weights_file} has changed: its SHA-256 is {found}, not {run.weights}")
+    return models.read(Path(run.weights_file))
+
+
+def _leaks(run: Run, parent: Run | None, task: data.Task) -> str:
+    """Refuse a source that was trained on an image of the target's validation or test split."""
+    if not run.parent:
+        return "no source run"
+    if not parent or not parent.source:
+        return f"not checked: the images of run {run.weights} are not known here"
+    seen = data.task(parent).train
+    for name, split in (("validation", task.val), ("test", task.test)):
+        if shared := data.overlap(split, seen):
+            raise data.DataError(
+                f"weights: run {run.weights} was trained on {shared} images of the {name} split of {run.dataset}; "
+                "choose another source"
+            )
+    return "no training image of the source stands in the validation or test split (SHA-256 of pixels)"
+
+
+def _environment(recipe: _Recipe) -> dict:
+    """Where and how fast a run ran: versions, hardware, settings, seconds."""
+    names = ("torch", "torchvision", "lightning", "torchmetrics", "ptflops", "numpy")
+    train_seconds, images = sum(recipe.seconds), recipe.steps * recipe.run.batch_size * len(recipe.seconds)
+    return {
+        "versions": results.versions(*names) | {"python": platform.python_version()},
+        "machine": results.machine(),
+        "device": recipe.place.type,
+        "threads": torch.get_num_threads(),
+        "memory_format": "channels_last",
+        "commit": results.commit(),
+        "train_seconds": train_seconds,
+        "epoch_seconds": float(np.median(recipe.seconds)),
+        "all_epoch_seconds": recipe.seconds,
+        "images_per_second": images / train_seconds,
+    }
+
+
+class _Clock:
+    """Wall time of this process's part of a run, and how busy other processes kept the machine meanwhile."""
+
+    def __init__(self):
+        self.started, self.began = datetime.now(UTC), time.perf_counter()
+        self.before = self._busy()
+
+    @staticmethod
+    def _busy() -> float:
+        machine, own = psutil.cpu_times(), psutil.Process().cpu_times()
+        return sum(machine[:3]) - own.user - own.system  # user, nice, system: in seconds since boot
+
+    def read(self) -> dict:
+        """Start, seconds, and the share of the machine's processor time that others took."""
+        seconds = time.perf_counter() - self.began
+        others = max(0.0, self._busy() - self.before) / (seconds * (os.cpu_count() or 1))
+        begun = self.started.isoformat(timespec="seconds")
+        return {"started": begun, "wall_seconds": seconds, "other_load": others, "idle": others < 0.1}

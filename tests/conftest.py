@@ -1,0 +1,14 @@
+import pytest
+import torch
+
+
+@pytest.fixture
+def house(tmp_path, monkeypatch):
+    """An empty home: runs, results, data and build of the test's own."""
+    monkeypatch.setenv("LWNB_HOME", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _two_threads():
+    torch.set_num_threads(2)

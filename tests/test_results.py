@@ -1,0 +1,126 @@
+import json
+
+import numpy as np
+import pytest
+from test_params import RUN
+
+from lwnb import results
+from lwnb.params import Run
+
+ENVIRONMENT = {
+    "train_seconds": 2.0, "epoch_seconds": 1.0, "all_epoch_seconds": [1.0, 1.0], "images_per_second": 50.0,
+    "wall_seconds": 3.0, "started": "2026-01-01T00:00:00+00:00", "other_load": 0.0, "commit": "c" * 40,
+    "versions": {"lwnb": "0"}, "machine": results.machine(), "device": "cpu", "threads": 2,
+}  # fmt: skip
+METRICS = {"learned": True, "top1": 0.5, "n_train": 100, "n_test": 4, "num_classes": 2, "classes": ["a", "b"]}
+ARRAYS = {"labels": np.array([0, 1]), "top5": np.array([[0, 1], [1, 0]]), "confidence": np.array([0.9, 0.8])}
+HISTORY = [{"epoch": 1, "val_top1": 0.4}, {"epoch": 2, "val_top1": 0.5}]
+
+
+def save(run=None, **metrics):
+    return results.save(run or Run(**RUN), METRICS | metrics, HISTORY, ARRAYS, ENVIRONMENT, b"weights")
+
+
+def test_a_record_comes_back_as_it_was_saved(house):
+    run = Run(**RUN)
+    assert results.status(run) == "missing" and results.find(run) is None
+    save(run)
+    record = results.find(run)
+    assert results.status(run) == "done" and record.metrics == METRICS and record.environment == ENVIRONMENT
+    assert record.history["val_top1"].tolist() == [0.4, 0.5]
+    assert record.predictions["top5"].tolist() == [[0, 1], [1, 0]]
+    assert record.folder == house / "runs" / "digits" / "resnet18" / run.key
+    assert results.find_key(run.key).run == run and record.weights.read_bytes() == b"weights"
+
+
+class Stop(BaseException):
+    """A kill, which no `except Exception` catches."""
+
+
+@pytest.mark.parametrize("step", range(1, 14))
+def test_a_save_that_stops_at_any_write_or_rename_leaves_no_half_record(house, monkeypatch, step):
+    left, run = [step], Run(**RUN)
+
+    def watch(call):
+        def counted(*arguments, **more):
+            left[0] -= 1
+            if left[0] == 0:
+                raise Stop
+            return call(*arguments, **more)
+
+        return counted
+
+    monkeypatch.setattr("os.fsync", watch(results.os.fsync))
+    monkeypatch.setattr("pathlib.Path.rename", watch(results.Path.rename))
+    try:
+        save(run)
+    except Stop:
+        assert results.find(run) is None and results.every() == []
+    else:
+        raise AssertionError(f"a save has fewer than {step} such steps: the range of this test is too long")
+    monkeypatch.undo()
+    monkeypatch.setenv("LWNB_HOME", str(house))
+    save(run)
+    assert results.find(run).metrics == METRICS
+
+
+def test_a_folder_without_metrics_is_no_record_and_is_replaced(house):
+    run = Run(**RUN)
+    results.folder(run).mkdir(parents=True)
+    (results.folder(run) / "rubbish").touch()
+    assert results.find(run) is None
+    save(run)
+    assert results.find(run) and not (results.folder(run) / "rubbish").exists()
+
+
+def test_a_failure_is_kept_with_reason_and_traceback_until_a_try_succeeds(house):
+    run = Run(**RUN)
+    try:
+        raise FloatingPointError("the loss is nan")
+    except FloatingPointError as error:
+        results.fail(run, error)
+    row = results.table([run]).iloc[0]
+    assert (row.status, row.reason) == ("failed", "FloatingPointError: the loss is nan")
+    assert "test_results.py" in results.failures()[0]["traceback"]
+    save(run)
+    assert results.status(run) == "done" and not results.failures()
+
+
+def test_a_run_that_did_not_learn_shows_no_accuracy(house):
+    run = Run(**RUN)
+    save(run, learned=False)
+    row = results.table([run]).iloc[0]
+    assert row.status == "did not learn" and "top1" not in row
+
+
+def test_publish_copies_records_without_weights_and_they_are_found_without_the_original(house):
+    record = save()
+    assert len(results.publish([record])) == 1 and results.publish([record]) == []
+    for file in record.folder.iterdir():
+        file.unlink()
+    record.folder.rmdir()
+    found = results.find(record.run)
+    assert found.folder.is_relative_to(house / "results") and found.weights is None and found.metrics == METRICS
+    assert len(results.every()) == 1
+
+
+def test_a_run_in_both_places_is_one_row(house):
+    results.publish([save()])
+    assert len(results.every()) == 1 and results.every()[0].folder.is_relative_to(house / "runs")
+
+
+def test_a_timing_belongs_to_its_whole_setting(house):
+    setting = results.setting("resnet18", 10, 32, 32)
+    results.save_timing({"setting": setting, "samples_ms": [1.0]})
+    assert results.find_timing(setting)["samples_ms"] == [1.0]
+    for change in ({"threads": 2}, {"machine": {"cpu": "another"}}, {"precision": "int8"}, {"runtime_version": "0"}):
+        assert results.find_timing(setting | change) is None
+
+
+def test_a_cached_record_loads_in_under_ten_milliseconds(house):
+    import time
+
+    save()
+    began = time.perf_counter()
+    assert json.dumps(results.find(Run(**RUN)).metrics)
+    assert time.perf_counter() - began < 0.01

@@ -1,0 +1,107 @@
+import hashlib
+import itertools
+import subprocess
+import sys
+import time
+
+import pytest
+
+from lwnb import params, studies
+from lwnb.params import ParamsError, check
+
+DIGEST = "d" * 64
+
+
+def page(**values):
+    return check({"digest": DIGEST, "pool_train": 1000, "num_classes": 10} | values)
+
+
+def test_architectures_is_every_network_by_every_seed_and_seeds_move_the_split():
+    runs = studies.architectures(page(seeds=3, first_seed=5))
+    assert {(r.model, r.seed) for r in runs} == set(itertools.product(params.FIVE, (5, 6, 7)))
+    assert all(r.split_seed == r.seed for r in runs)
+
+
+def test_networks_differ_in_nothing_but_the_network():
+    runs = [r.model_dump() | {"model": ""} for r in studies.architectures(page())]
+    assert all(run == runs[0] for run in runs)
+
+
+def test_more_images_than_there_are_is_all_of_them():
+    assert studies.base(page(train_size=1000), model="resnet18").key == studies.base(page(), model="resnet18").key
+    assert studies.base(page(train_size=999), model="resnet18").train_size == 999
+
+
+def test_transfer_tries_every_learning_rate_in_every_arm():
+    p = page(transfer_sizes=[100, 0], transfer_lrs=[1.0e-3, 3.0e-3, 1.0e-2])
+    source, *rest = studies.transfer(p)
+    assert len(rest) == 2 * 3 * 3 and rest == studies.on_target(p)
+    for arm in ("from scratch", "frozen backbone", "fine-tuned"):
+        assert sorted({r.lr for r in rest if r.arm == arm}) == [1.0e-3, 3.0e-3, 1.0e-2]
+    assert {r.parent for r in rest} == {None, source.key}
+
+
+def test_the_classes_of_source_and_target_are_disjoint():
+    source, *rest = studies.transfer(page(num_classes=7))
+    (low, middle), (start, high) = (map(int, r.classes.split(":")) for r in (source, rest[0]))
+    assert (low, middle, start, high) == (0, 3, 3, 7)
+
+
+def test_another_data_set_as_source_brings_its_own_digest():
+    p = page(dataset="cifar10", augment="none", policies=["none"], source="cifar100", data_root="somewhere")
+    source, *rest = studies.transfer(p)
+    assert source.dataset == "cifar100" and source.digest == params.read(params.file_of("cifar100")).digest != ""
+    assert source.source.data_root == "somewhere" and all(r.dataset == "cifar10" and r.classes == "all" for r in rest)
+
+
+def test_a_weights_file_enters_by_its_content(tmp_path):
+    file = tmp_path / "w.safetensors"
+    file.write_bytes(b"weights")
+    run = next(r for r in studies.transfer(page(source=str(file))) if r.arm == "fine-tuned")
+    assert run.weights == "sha256:" + hashlib.sha256(b"weights").hexdigest()
+
+
+@pytest.mark.parametrize("source", ["imagnet", "missing.safetensors", "12345"])
+def test_a_source_that_cannot_be_is_refused(source):
+    with pytest.raises(ParamsError, match=source):
+        studies.transfer(page(source=source))
+
+
+def test_augmentation_is_every_policy():
+    runs = studies.augmentation(page(policies=["none", "mixup"], seeds=2))
+    assert [(r.augment, r.seed) for r in runs] == [("none", 0), ("none", 1), ("mixup", 0), ("mixup", 1)]
+
+
+def test_a_grid_is_the_product_of_its_axes_with_each_optimiser_s_own_rates():
+    p = page(design="grid", sgd_lrs=[0.1], adamw_lrs=[0.001, 0.01], hyper_batch_sizes=[32, 64])
+    p = p.model_copy(update={"hyper_schedules": ["step"], "hyper_weight_decays": [0.0]})
+    runs = studies.hyperparameters(p)
+    assert {(r.optimizer, r.lr, r.batch_size) for r in runs} == {
+        ("sgd", 0.1, 32), ("sgd", 0.1, 64), ("adamw", 0.001, 32),
+        ("adamw", 0.001, 64), ("adamw", 0.01, 32), ("adamw", 0.01, 64),
+    }  # fmt: skip
+
+
+def test_a_sobol_sample_is_seeded_balanced_and_inside_its_ranges():
+    runs = studies.hyperparameters(page(trials=16))
+    assert [r.key for r in runs] == [r.key for r in studies.hyperparameters(page(trials=16))]
+    assert [r.key for r in runs] != [r.key for r in studies.hyperparameters(page(trials=16, first_seed=1))]
+    assert sum(r.optimizer == "sgd" for r in runs) == 8  # a Sobol sequence halves every axis
+    assert all(0.01 <= r.lr <= 0.2 if r.optimizer == "sgd" else 5e-4 <= r.lr <= 1e-2 for r in runs)
+
+
+def test_studies_share_the_runs_that_they_have_in_common():
+    p = page(policies=["crop"])
+    both = studies.runs(p, ("01_architectures", "03_augmentation"))
+    assert len(both) == 5
+
+
+def test_a_plan_of_a_thousand_runs_takes_under_a_second():
+    began = time.perf_counter()
+    assert len(studies.architectures(page(seeds=200))) == 1000
+    assert time.perf_counter() - began < 1
+
+
+def test_planning_needs_no_torch():
+    code = "import sys; from lwnb import params, studies; studies.runs(params.check({})); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
