@@ -31,6 +31,9 @@ HIDDEN = {"__MACOSX", "Thumbs.db", "desktop.ini"}
 TIMEOUT = 60
 """Seconds without a byte after which a download is given up."""
 
+DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError)
+"""What Python raises on an archive that is broken."""
+
 
 class DataError(ValueError):
     """Images that are not there or not what they should be: the message says what is wrong and what to do."""
@@ -139,8 +142,9 @@ def opened(path: Path) -> Iterator[Files]:
             with tarfile.open(path) as archive:
                 members = {m.name: m for m in archive if m.isfile()}
                 yield _files(members, lambda member: archive.extractfile(member).read())
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise DataError(f"{path}: not a whole folder, tar or zip of images: {error}; get it again") from error
+    except DAMAGED as error:
+        reason = str(error).split("\n")[0]
+        raise DataError(f"{path}: not a tar or zip, or not a whole one: {reason}. Get it again.") from error
 
 
 def _files(handles: dict, read: Callable) -> Files:
@@ -156,13 +160,17 @@ def _files(handles: dict, read: Callable) -> Files:
 def _walk(folder: Path) -> dict[str, str]:
     """POSIX path inside the folder -> path, sorted; links to folders are followed."""
     found = {}
-    for place, folders, files in os.walk(folder, followlinks=True):
+    for place, folders, files in os.walk(folder, followlinks=True, onerror=_stop):
         folders[:] = sorted(name for name in folders if not _hidden(name))
         inside = Path(place).relative_to(folder).as_posix() + "/"
         found |= {
             (inside + name).removeprefix("./"): os.path.join(place, name) for name in sorted(files) if not _hidden(name)
         }
     return found
+
+
+def _stop(error: OSError) -> None:
+    raise error  # os.walk alone would pass over a folder that it may not read
 
 
 def _hidden(name: str) -> bool:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from filelock import FileLock
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lwnb import archives, readers, splits
@@ -130,11 +131,9 @@ def _whole(source: Source, image_size: int | None) -> tuple[dict[str, Tensor], d
     with FileLock(cache / f"{source.dataset}.lock"):  # one process downloads and decodes, the others wait
         path = archives.find(source)
         file = cache / f"{source.dataset}-{_fingerprint(source, path, image_size)}.safetensors"
-        try:
-            return _read(file)
-        except (FileNotFoundError, SafetensorError):  # a truncated file raises the second
+        if not _is_whole(file):
             _write(file, readers.read(source, path, image_size))
-            return _read(file)
+        return _read(file)
 
 
 def _fingerprint(source: Source, path: Path | None, image_size: int | None) -> str:
@@ -143,9 +142,18 @@ def _fingerprint(source: Source, path: Path | None, image_size: int | None) -> s
     return hashlib.sha256(json.dumps([VERSION, source.bad_images, size, files]).encode()).hexdigest()[:16]
 
 
+def _is_whole(file: Path) -> bool:
+    try:
+        with safe_open(file, "pt"):
+            return True
+    except (FileNotFoundError, SafetensorError):  # the header does not fit the length of a truncated file
+        return False
+
+
 def _read(file: Path) -> tuple[dict[str, Tensor], dict]:
-    with safe_open(file, "pt") as content:  # memory-mapped
-        return {name: content.get_tensor(name) for name in content.keys()}, json.loads(content.metadata()["about"])
+    with safe_open(file, "pt") as content:
+        about = json.loads(content.metadata()["about"])
+    return load_file(file), about  # memory-mapped
 
 
 def _write(file: Path, contents: readers.Contents) -> None:
@@ -158,6 +166,7 @@ def _write(file: Path, contents: readers.Contents) -> None:
     about = {"names": contents.names, "classes": contents.classes, "skipped": contents.skipped, "digest": digest}
     aside = file.with_suffix(f".tmp{os.getpid()}")
     save_file(tensors, aside, {"about": json.dumps(about)})
+    aside.chmod(0o644)  # safetensors writes for the owner alone
     with aside.open("rb") as stream:
         os.fsync(stream.fileno())
     aside.replace(file)

@@ -5,6 +5,7 @@ import os
 import statistics
 import sys
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from filelock import FileLock
 from tqdm import tqdm
@@ -90,6 +91,14 @@ def plan(runs: list[Run]):
     return frame
 
 
+class Job(NamedTuple):
+    """A run to train, the run that it starts from, and whether its weights are wanted as well as its record."""
+
+    run: Run
+    parent: Run | None
+    weights: bool
+
+
 def ensure(runs: list[Run], workers: int | None = None):
     """Train what is missing, sources first, then the longest, and return the table of all these runs.
 
@@ -101,13 +110,14 @@ def ensure(runs: list[Run], workers: int | None = None):
         where there is an accelerator. A single run trains in this process.
     """
     known, todo = {run.key: run for run in runs}, missing(runs)
-    jobs = [(run, known.get(run.parent), any(other.parent == run.key for other in todo)) for run in todo]
+    sources = {run.parent for run in todo}
+    jobs = [Job(run, known.get(run.parent), run.key in sources) for run in todo]
     workers = min(len(jobs), workers or _cores()) if jobs else 0
     with _Progress(todo) as progress:
         if workers > 1:
             _spread(jobs, workers, progress)
         for job in jobs if workers == 1 else []:
-            _one(*job, progress)
+            _one(job, progress)
     return results.table(list(known.values()))
 
 
@@ -117,43 +127,49 @@ def _cores() -> int:
     return 1 if torch.accelerator.is_available() else os.cpu_count() or 1
 
 
-def _spread(jobs: list, workers: int, progress: "_Progress") -> None:
-    """Train in worker processes; a run waits for the run that it starts from."""
+def _spread(jobs: list[Job], workers: int, progress: "_Progress") -> None:
+    """Train in worker processes: sources first, then the longest; a run waits for the run that it starts from."""
     from distributed import Client, LocalCluster, as_completed
 
     threads = max(1, (os.cpu_count() or 1) // workers)
+    costs = dict(zip((job.run.key for job in jobs), estimate([job.run for job in jobs]), strict=True))
+    waiting = sorted(jobs, key=lambda job: (not job.weights, -(costs[job.run.key] or 0)))
+    pending = {job.run.key: job.run for job in jobs}
     local = {"n_workers": workers, "threads_per_worker": 1, "memory_limit": 0, "dashboard_address": None}
-    costs = estimate([run for run, *_ in jobs])
     with LocalCluster(**local, silence_logs=logging.ERROR) as cluster, Client(cluster) as client:
-        futures: dict = {}
-        for (run, parent, weights), cost in zip(jobs, costs, strict=True):
-            after = futures.get(run.parent)
-            futures[run.key] = client.submit(
-                _alone, run, parent, weights, threads, after, key=run.key, priority=cost or 0, retries=1
-            )
-        known = {run.key: run for run, *_ in jobs}
-        for future in as_completed(futures.values()):
+        running = as_completed()
+
+        def submit(count: int) -> None:
+            for job in [job for job in waiting if job.run.parent not in pending][:count]:
+                waiting.remove(job)
+                running.add(client.submit(_alone, job, threads, key=job.run.key, retries=1))
+
+        submit(workers)
+        for future in running:
+            run = pending.pop(future.key)
             if future.exception():  # the worker itself died, twice
-                results.fail(known[future.key], future.exception())
-            progress.end(known[future.key])
+                results.fail(run, future.exception())
+            progress.end(run)
+            submit(workers - running.count())
 
 
-def _alone(run: Run, parent: Run | None, weights: bool, threads: int, _after) -> None:
+def _alone(job: Job, threads: int) -> None:
     """A run in a worker process of its own."""
     import torch
 
     torch.set_num_threads(threads)
-    _one(run, parent, weights)
+    _one(job)
 
 
-def _one(run: Run, parent: Run | None, weights: bool, progress: "_Progress | None" = None) -> None:
+def _one(job: Job, progress: "_Progress | None" = None) -> None:
     from lwnb import train  # torch and the training library: only when there is something to train
 
+    run = job.run
     results.part(run).parent.mkdir(parents=True, exist_ok=True)
     with FileLock(results.part(run).with_suffix(".lock")):  # a dead process leaves no lock behind
-        if not _here(run, weights):  # another process may have trained it meanwhile
+        if not _here(run, job.weights):  # another process may have trained it meanwhile
             try:
-                train.train(run, parent, on_epoch=lambda row: progress and progress.epoch(run, row))
+                train.train(run, job.parent, on_epoch=lambda row: progress and progress.epoch(run, row))
             except Exception as error:  # one run's fault is not the batch's: it is recorded and shown
                 results.fail(run, error)
     if progress:

@@ -66,10 +66,28 @@ def build(name: str, num_classes: int, output_stride: int = 32, seed: int = 0) -
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = MOMENTUM
+    _start_head(net, seed)
     for stage in _flattened(name, output_stride):
         for layer in stage.layers:
             _flatten(net.get_submodule(layer))
     return net
+
+
+def _start_head(net: nn.Module, seed: int) -> None:
+    """One start for every head: weights N(0, 0.01²), biases 1, so that a new head guesses all classes alike.
+
+    As published, heads start differently, and EfficientNetV2-S's so wide that its first loss is over twice that of a
+    guess. A bias that all classes share changes no softmax; in SqueezeNet, whose head ends in a ReLU, it keeps every
+    class's gradient alive at the start, where the published bias of 0 leaves half of them dead.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    parameters = dict(net.named_parameters())
+    with torch.no_grad():
+        for key in sorted(head_names(net.architecture)):
+            if parameters[key].ndim > 1:
+                parameters[key].normal_(0, 0.01, generator=generator)
+            else:
+                parameters[key].fill_(1.0)
 
 
 def _network(name: str, num_classes: int, seed: int = 0) -> nn.Module:

@@ -180,7 +180,7 @@ class Params(BaseModel):
     title: str = "Digits"
     dataset: Dataset = "digits"
     data_root: str | None = None
-    digest: str = "142b1a9049b8fe7858266769d88b6606b94b9de91f89ebb3d549a4323f7241ab"
+    digest: str = "5b05493c6319e8ee159d31966a6761db30e1b8ec3b20f8781e6374f08e6a611b"
     num_classes: Count = 10
     pool_train: Count = 1438
     pool_test: Count = 359

@@ -1,32 +1,22 @@
 """How each data set is read: its layout, its classes, and its images as uint8 arrays of one size."""
 
 import hashlib
-import io
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
-from tqdm import tqdm
 
-from lwnb import archives, splits
+from lwnb import archives, images, splits
 from lwnb.archives import DataError, Files
 from lwnb.params import Source
-
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF")
-"""What an image may be; MPO is what many phones write as .jpg."""
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 TEST_SHARE = 0.2
 """Held out for testing where a data set has no test split of its own."""
-
-CHUNK = 64
-"""Files that are held in memory at once, undecoded."""
 
 
 @dataclass(frozen=True)
@@ -76,35 +66,6 @@ def read(source: Source, path: Path | None, image_size: int | None = None) -> Co
     return contents
 
 
-def decode(data: bytes, size: int, exact: bool = False) -> np.ndarray:
-    """An image file as (3, size, size) uint8 RGB: turned as EXIF says, on white, fitted by its shorter side, cropped.
-
-    Resizing is bilinear and antialiased. 16-bit grey is divided by 257.
-
-    Raises
-    ------
-    Exception
-        Whatever Pillow raises on broken files (a decompression bomb among them); ValueError when `exact` and the size differs.
-    """
-    with Image.open(io.BytesIO(data), formats=FORMATS) as file:
-        image = _rgb(ImageOps.exif_transpose(file))
-    if exact and image.size != (size, size):
-        raise ValueError(f"{image.width} x {image.height} pixels, expected {size} x {size}")
-    return np.asarray(ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith(("I", "F")):  # Pillow would clip these at 255
-        values = np.asarray(image)
-        if image.mode == "F" or values.min() < 0 or values.max() > 65535:
-            raise ValueError(f"pixels of mode {image.mode} beyond 16 bits have no known range")
-        return Image.fromarray(np.round(values / 257).astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
-
-
 def _hashes(items: Iterable[bytes]) -> np.ndarray:
     joined = b"".join(hashlib.sha256(item).digest() for item in items)
     return np.frombuffer(joined, np.uint8).reshape(-1, 32)
@@ -141,8 +102,8 @@ def _cifar_batches(dataset: str, path: Path) -> Contents:
             if path.is_file():
                 extract_archive(path, aside)
             train, test = (kind(aside if path.is_file() else path.parent, train=flag) for flag in (True, False))
-        except (RuntimeError, OSError, EOFError) as error:
-            raise DataError(f"{path}: not the published {dataset}, or damaged: {error}") from error
+        except (RuntimeError, OSError, *archives.DAMAGED) as error:
+            raise DataError(f"{path}: not the published {dataset}, or damaged: {error} Get it again.") from error
     if list(train.classes) != sorted(train.classes):
         raise DataError(f"{path}: classes are not in alphabetical order")
     names = tuple(train.classes)
@@ -163,20 +124,20 @@ def _tiny_imagenet(source: Source, path: Path) -> Contents:
         train = [(name, parts[1]) for name, parts in inside if parts[0] == "train" and parts[2:3] == ["images"]]
         names = tuple(sorted({name for _, name in train}))
         test = _annotated(files, names, path)
-        titles = _titles(_text(files, "words.txt", path), names)
+        titles = _titles(_table(files, "words.txt", path), names)
         return _contents(source, files, names, titles, {"train": train, "test": test}, 64, exact=True)
 
 
-def _text(files: Files, name: str, path: Path) -> list[list[str]]:
-    """The lines of a table, split at tabs."""
+def _table(files: Files, name: str, path: Path) -> list[list[str]]:
+    """The lines of a text file, split at tabs."""
     if name not in files.names:
         raise DataError(f"{path}: not the original layout of Tiny ImageNet: {name} is missing")
-    return [line.split("\t") for line in files.read(name).decode().splitlines()]
+    return [line.split("\t") for line in files.read(name).decode().splitlines() if "\t" in line]
 
 
 def _annotated(files: Files, names: tuple[str, ...], path: Path) -> list[tuple[str, str]]:
     """The (path, class) of the annotated validation images, which serve as test split."""
-    table = {f"val/images/{row[0]}": row[1] for row in _text(files, "val/val_annotations.txt", path)}
+    table = {f"val/images/{row[0]}": row[1] for row in _table(files, "val/val_annotations.txt", path)}
     present = {name for name in files.names if name.startswith("val/images/")}
     if table.keys() != present or not set(table.values()) <= set(names):
         raise DataError(f"{path}: val/val_annotations.txt does not fit the files in val/images and train")
@@ -218,7 +179,7 @@ def _layout(names: tuple[str, ...], path: Path) -> dict[str, list[tuple[str, str
         elif name.lower().endswith(SUFFIXES):
             loose.append(name)
     if loose:
-        raise DataError(f"{path}: images outside of any class's folder: {_some(loose)}")
+        raise DataError(f"{path}: images outside of any class's folder: {_some(loose)}; sort them into two or more")
     return entries
 
 
@@ -264,29 +225,8 @@ def _part(files: Files, listed: list[tuple[str, str]], names, size: int, exact: 
     paths = [path for path, _ in listed]
     labels = np.array([label[name] for _, name in listed], np.int64)
     ids = _hashes(path.encode(errors="surrogateescape") for path in paths)
-    images, contents, faults = _decode_all(files, paths, size, exact)
-    whole = Part(images, labels, ids, contents)
+    pixels, contents, faults = images.decode_all(paths, files.read, size, exact)
+    whole = Part(pixels, labels, ids, contents)
     if not faults:
         return whole, {}
     return whole.take(np.array([path not in faults for path in paths])), faults
-
-
-def _decode_all(files: Files, paths: list[str], size: int, exact: bool) -> tuple[np.ndarray, np.ndarray, dict]:
-    """Images (N, 3, size, size) uint8, SHA-256 (N, 32) of the files, and path -> reason for those that failed."""
-    images = np.zeros((len(paths), 3, size, size), np.uint8)
-    contents = np.zeros((len(paths), 32), np.uint8)
-    faults = {}
-
-    def one(index: int, data: bytes) -> None:
-        contents[index] = np.frombuffer(hashlib.sha256(data).digest(), np.uint8)
-        try:
-            images[index] = decode(data, size, exact)
-        except Exception as error:  # Pillow raises nearly anything on a broken file
-            faults[paths[index]] = "empty" if not data else str(error).split(" <")[0] or type(error).__name__
-
-    with ThreadPoolExecutor() as pool, tqdm(total=len(paths), desc="decoding", disable=None, leave=False) as bar:
-        for start in range(0, len(paths), CHUNK):
-            indices = range(start, min(start + CHUNK, len(paths)))
-            list(pool.map(one, indices, [files.read(paths[index]) for index in indices]))
-            bar.update(len(indices))
-    return images, contents, faults

@@ -1,0 +1,117 @@
+"""What a run sees: subsets, splits, ranges of classes; and the overlap of two splits."""
+
+import random
+
+import pytest
+import torch
+from trees import by_class, folder, tar, zipped
+
+from lwnb import data, params
+from lwnb.data import DataError
+from lwnb.params import Run, Source
+
+pytestmark = pytest.mark.usefixtures("house")
+
+
+def source(place, **values) -> Source:
+    return Source(**{"dataset": "folder", "data_root": str(place)} | values)
+
+
+def run(found=None, where=None, **values) -> Run:
+    """A run on digits, or on what `load` found somewhere."""
+    name, digest = (found.name, found.digest) if found else ("digits", params.check({}).digest)
+    recipe = {"model": "resnet18", "optimizer": "sgd", "lr": 0.1, "weight_decay": 0.0, "schedule": "cosine"}
+    size = {"image_size": 8, "batch_size": 8, "epochs": 1}
+    return Run(**{"dataset": name, "digest": digest, "source": where} | recipe | size | values)
+
+
+def identities(split: data.Split) -> set[bytes]:
+    return {row.numpy().tobytes() for row in split.ids}
+
+
+# --- Tasks ---
+
+
+def test_the_splits_are_the_same_from_any_copy(house):
+    tree = by_class("train/", "test/", each=9)
+    mixed = dict(random.Random(1).sample(list(tree.items()), len(tree)))
+    copies = [
+        folder(house / "pictures", tree),
+        tar(house / "mixed.tar", mixed),
+        zipped(house / "copy.zip", mixed, "top/"),
+    ]
+    found = data.load(source(copies[0]), 8)
+    first, *others = (data.task(run(found, source(copy), train_size=10, test_size=4)) for copy in copies)
+    for other in others:
+        for part in ("train", "val", "test"):
+            a, b = getattr(first, part), getattr(other, part)
+            assert torch.equal(a.images, b.images)
+            assert torch.equal(a.labels, b.labels)
+
+
+def test_sizes_count_as_documented():
+    task = data.task(run(train_size=200, test_size=100, val_share=0.15))
+    assert [len(part.labels) for part in (task.train, task.val, task.test)] == [170, 30, 100]
+    assert torch.bincount(task.val.labels).tolist() == [3] * 10
+    whole = data.task(run())
+    assert [len(part.labels) for part in (whole.train, whole.val, whole.test)] == [1294, 144, 359]
+    parts = [identities(part) for part in (whole.train, whole.val, whole.test)]
+    assert len(set.union(*parts)) == 1797, "no image stands in two splits"
+
+
+def test_subsets_nest_and_seeds_change_what_they_name():
+    def seen(**values):
+        task = data.task(run(**values))
+        return identities(task.train) | identities(task.val), identities(task.val), identities(task.test)
+
+    small, large, other, resplit = (
+        seen(train_size=size, test_size=50, **seeds)
+        for size, seeds in ((100, {}), (400, {}), (100, {"subset_seed": 1}), (100, {"split_seed": 1}))
+    )
+    assert small[0] < large[0]
+    assert small[0] != other[0]
+    assert small[2] != other[2]
+    assert (small[0], small[2]) == (resplit[0], resplit[2])
+    assert small[1] != resplit[1]
+
+
+def test_a_range_of_classes_is_relabelled():
+    whole, task = data.load(Source(dataset="digits")), data.task(run(classes="5:8"))
+    assert task.classes == ("5", "6", "7")
+    assert task.test.labels.unique().tolist() == [0, 1, 2]
+    inside = (whole.test.labels >= 5) & (whole.test.labels < 8)
+    assert torch.equal(task.test.images, whole.test.images[inside])
+    assert torch.equal(task.test.labels + 5, whole.test.labels[inside])
+    assert len(data.task(run(classes="5:8", train_size=60)).train.labels) == 54, "sizes count what the range leaves"
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"classes": "5:11"}, "classes: '5:11' is not possible: digits has 10 classes"),
+        ({"classes": "3:4"}, "at least 2"),
+        ({"train_size": 5}, "train_size: 5 leaves no training image of"),
+        ({"digest": "f" * 64}, "expected is ffff"),
+    ],
+)
+def test_impossible_tasks(values, message):
+    with pytest.raises(DataError, match=message):
+        data.task(run(**values))
+
+
+def test_a_task_tells_which_files_were_left_out(house):
+    place = folder(house / "pictures", by_class("", each=10) | {"cat/bad.png": b""})
+    where = source(place, bad_images="skip")
+    assert data.task(run(data.load(where, 8), where)).skipped == ("cat/bad.png",)
+
+
+# --- Overlap ---
+
+
+def test_overlap_counts_equal_pixels_whatever_their_labels():
+    images = torch.randint(0, 256, (9, 3, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    labels, ids = torch.arange(9), torch.zeros(9, 32, dtype=torch.uint8)
+    a, b = data.Split(images[:5], labels[:5], ids[:5]), data.Split(images[[7, 3, 3, 8]], labels[:4], ids[:4])
+    assert (data.overlap(a, b), data.overlap(b, a)) == (1, 2)
+    flipped = data.Split(images[:5].flip(-1), labels[:5], ids[:5])
+    assert (data.overlap(a, flipped), data.overlap(a, a)) == (0, 5)
