@@ -186,8 +186,8 @@ class Params(BaseModel):
     pool_test: Count = 359
     bad_images: Literal["refuse", "skip"] = "refuse"
     mirror_safe: bool = True
-    train_size: Count = 2000
-    test_size: Count = 1000
+    train_size: Count = 500
+    test_size: Count = 0
     val_share: Annotated[float, Field(gt=0, lt=1)] = 0.15
     subset_seed: Count = 0
     image_size: Pixels = 32
@@ -198,10 +198,10 @@ class Params(BaseModel):
     weights: Literal["none", "imagenet"] = "none"
     seeds: Positive = 1
     first_seed: Count = 0
-    epochs: Positive = 12
-    batch_size: Batch = 64
+    epochs: Positive = 8
+    batch_size: Batch = 32
     optimizer: Optimizer = "adamw"
-    lr: Rate = 2.0e-3
+    lr: Rate = 1.5e-3
     weight_decay: Decay = 0.05
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
     schedule: Schedule = "cosine"
@@ -213,9 +213,9 @@ class Params(BaseModel):
     # transfer
     transfer_model: Model = "mobilenet_v3_small"
     source: str = "classes"
-    source_train_size: Count = 2000
-    source_epochs: Positive = 12
-    transfer_sizes: Annotated[list[Count], Field(min_length=1)] = [200, 0]
+    source_train_size: Count = 400
+    source_epochs: Positive = 8
+    transfer_sizes: Annotated[list[Count], Field(min_length=1)] = [100, 400]
     transfer_lrs: Annotated[list[Rate], Field(min_length=1)] = [1.0e-3, 4.0e-3]
     # augmentation
     augment_model: Model = "mobilenet_v3_small"
@@ -225,7 +225,7 @@ class Params(BaseModel):
     # hyperparameters
     hyper_model: Model = "mobilenet_v3_small"
     design: Literal["grid", "sobol"] = "sobol"
-    trials: Positive = 8
+    trials: Positive = 4
     hyper_optimizers: Annotated[list[Optimizer], Field(min_length=1)] = ["sgd", "adamw"]
     sgd_lrs: Annotated[list[Rate], Field(min_length=1)] = [0.01, 0.2]
     adamw_lrs: Annotated[list[Rate], Field(min_length=1)] = [5.0e-4, 1.0e-2]

@@ -130,7 +130,7 @@ def save(run: Run, metrics: dict, history: list[dict], predictions: dict, enviro
     return Record(run, final)
 
 
-def write(file: Path, content: bytes) -> None:
+def write(file: Path, content: bytes | memoryview) -> None:
     """Write a file so that it is there whole or not at all."""
     aside = file.with_name(f"{file.name}.tmp{os.getpid()}")
     with aside.open("wb") as stream:
