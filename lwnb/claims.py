@@ -7,6 +7,9 @@ from lwnb.figures import name
 from lwnb.params import Params
 from lwnb.results import Record
 
+FITTED = 0.9
+"""Below this top-1 on its own training images, without augmentation, a network had not yet learned them."""
+
 FLAT = 0.01
 """A validation curve is flat when its last fifth rises above the fifth before by less than this much top-1."""
 
@@ -41,6 +44,11 @@ def limits(p: Params, frame: pd.DataFrame, records: list[Record] = ()) -> list[s
         found.append("A subset of the data set, as the counts of images in the table say.")
     if rising := sorted({name(record.run.model) for record in records if not flat(record)}):
         found.append(f"The validation curve was still rising at the last epoch: {', '.join(rising)}.")
+    if weak := sorted({name(record.run.model) for record in records if record.metrics["train_top1"] < FITTED}):
+        found.append(
+            f"Top-1 on their own training images stayed below {FITTED}: {', '.join(weak)}. These were trained too little "
+            "for their accuracy to say what the network can do."
+        )
     for row in frame[frame["status"] != "done"].itertuples():
         reason = row.reason if row.status == "failed" else "its loss stayed at that of a constant guess"
         found.append(f"No result from {name(row.model)}, run `{row.key}`: {row.status} ({reason}).")
@@ -56,9 +64,11 @@ def architectures(p: Params, frame: pd.DataFrame, records: list[Record]) -> str:
     top, small = mean.nlargest(1, "val_top1").iloc[0], mean.nsmallest(1, "macs").iloc[0]
     found = [
         f"Validation prefers **{name(top.model)}**; its test top-1 is {rate(top)}.",
-        f"The fewest MACs has **{name(small.model)}**, {small.macs / 1e6:.1f} million against {top.macs / 1e6:.1f} "
-        f"million; its test top-1 is {rate(small)}.",
     ]
+    found.append(
+        f"The fewest MACs has **{name(small.model)}**, {small.macs / 1e6:.1f} million against {top.macs / 1e6:.1f} "
+        f"million; its test top-1 is {rate(small)}."
+    )
     fits = mean[[stats.wilson(r.top1, int(r.n_test))[1] >= top.top1 for r in mean.itertuples()]]
     if len(fits) > 1:
         cheap = fits.nsmallest(1, "parameters").iloc[0]

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from IPython.display import HTML, display
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from lwnb import stats
 from lwnb.results import Record
@@ -40,20 +41,20 @@ COLUMNS = {
     "macro_f1": Column("macro F1", "{:.3f}", "higher"),
     "ece": Column("calibration error", "{:.3f}", "lower"),
     "loss": Column("test loss, nats", "{:.3f}", "lower"),
-    "val_top1": Column("validation top-1", "{:.3f}", "higher"),
-    "train_top1": Column("training top-1", "{:.3f}"),
-    "gap": Column("training − validation top-1", "{:+.3f}", "lower"),
-    "n_train": Column("training images", "{:,.0f}"),
-    "n_val": Column("validation images", "{:,.0f}"),
+    "val_top1": Column("val. top-1", "{:.3f}", "higher"),
+    "train_top1": Column("train. top-1", "{:.3f}"),
+    "gap": Column("training − validation", "{:+.3f}", "lower"),
+    "n_train": Column("train. images", "{:,.0f}"),
+    "n_val": Column("val. images", "{:,.0f}"),
     "n_test": Column("test images", "{:,.0f}"),
-    "parameters": Column("parameters, million", "{:.2f}", "lower", 1e-6),
-    "macs": Column("MACs, million", "{:.1f}", "lower", 1e-6),
-    "size_bytes": Column("weights file, MB", "{:.2f}", "lower", 1e-6),
+    "parameters": Column("parameters, M", "{:.2f}", "lower", 1e-6),
+    "macs": Column("MACs, M", "{:.1f}", "lower", 1e-6),
+    "size_bytes": Column("weights, MB", "{:.2f}", "lower", 1e-6),
     "latency_ms": Column("latency, ms", "{:.2f}", "lower"),
     "epoch_seconds": Column("epoch, s", "{:.2f}", "lower"),
     "train_seconds": Column("training, s", "{:.1f}", "lower"),
     "wall_seconds": Column("wall time, s", "{:.1f}", "lower"),
-    "images_per_second": Column("training images/s", "{:,.0f}", "higher"),
+    "images_per_second": Column("trained images/s", "{:,.0f}", "higher"),
     "estimate_s": Column("estimate, s", "{:,.0f}"),
     "best_epoch": Column("best epoch", "{:.0f}"),
     "epochs_run": Column("epochs run", "{:.0f}"),
@@ -79,6 +80,9 @@ COLUMNS = {
     "other_load": Column("load by others", "{:.0%}"),
 }
 """Label, unit, format and better direction of every column that a table or a plot shows."""
+
+USUAL = {"status": "done", "seed": 0}
+"""Columns that a table leaves out where every row has this value."""
 
 NETWORKS = {
     "mobilenet_v3_small": ("MobileNetV3-Small", "o"),
@@ -108,6 +112,7 @@ def label(column: str) -> str:
 def table(frame: pd.DataFrame, columns: list[str] | None = None):
     """A table with labels, units and formats from `COLUMNS`; the best value of a column that has a better direction is bold."""
     frame = frame[[c for c in columns or frame.columns if c in frame]].reset_index(drop=True)
+    frame = frame.drop(columns=[c for c in ("status", "seed") if c in frame and (frame[c] == USUAL[c]).all()])
     shown, best = pd.DataFrame(index=frame.index), {}
     for c in frame:
         column = COLUMNS.get(c, Column(c))
@@ -146,6 +151,14 @@ def _errors(axis, x, y, n, colour, marker="o", **more):
     axis.errorbar(x, y, yerr=bars, color=colour, marker=marker, capsize=2, lw=1.2, ms=6, **more)
 
 
+def _log(axis) -> None:
+    """A logarithmic axis with ticks at 1, 2 and 5 of each decade, as plain numbers."""
+    axis.set_xscale("log")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.xaxis.set_minor_formatter(NullFormatter())
+
+
 def costs(frame: pd.DataFrame, columns=("macs", "parameters", "latency_ms", "epoch_seconds")) -> plt.Figure:
     """Top-1 against each cost, with 95 % intervals over the test images and the Pareto front."""
     columns = [c for c in columns if c in frame and frame[c].notna().any()]
@@ -159,7 +172,8 @@ def costs(frame: pd.DataFrame, columns=("macs", "parameters", "latency_ms", "epo
         for value, row in zip(x, known.itertuples(), strict=True):
             marker = NETWORKS.get(row.model, ("", "o"))[1]
             _errors(axis, [value], np.array([row.top1]), [row.n_test], colour(row.model), marker, label=name(row.model))
-        axis.set(xscale="log", xlabel=label(column), ylabel=label("top1"))
+        _log(axis)
+        axis.set(xlabel=label(column), ylabel=label("top1"))
     for axis in axes.flat[len(columns) :]:
         axis.set_axis_off()
     handles = dict(zip(*reversed(axes.flat[0].get_legend_handles_labels()), strict=True))
@@ -218,14 +232,15 @@ def per_class(records: list[Record], most: int = 20):
     )
 
 
-def lines(frame: pd.DataFrame, x: str, y: str, group: str, log: bool = True) -> plt.Figure:
+def lines(frame: pd.DataFrame, x: str, y: str, group: str) -> plt.Figure:
     """A line a group, with 95 % intervals over the test images where `y` is a test accuracy."""
     figure, axis = plt.subplots(figsize=(6, 3.6), layout="constrained")
     for (value, rows), shade in zip(frame.groupby(group, sort=False), sns.color_palette("colorblind"), strict=False):
         rows = rows.sort_values(x)
         counts = rows["n_test"] if y == "top1" else rows["n_val"]
         _errors(axis, rows[x], rows[y].to_numpy(), counts, shade, label=str(value))
-    axis.set(xlabel=label(x), ylabel=label(y), xscale="log" if log else "linear")
+    _log(axis)
+    axis.set(xlabel=label(x), ylabel=label(y))
     axis.legend(frameon=False)
     return figure
 
@@ -255,7 +270,7 @@ def responses(frame: pd.DataFrame, factors: list[str], y: str = "val_top1") -> p
         plot(data, x=factor, y=y, hue="optimizer", palette="colorblind", hue_order=["sgd", "adamw"], ax=axis)
         axis.set(xlabel=label(factor), ylabel=label(y))
         if numeric:
-            axis.set_xscale("log")
+            _log(axis)
         axis.get_legend().remove()
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
     return figure

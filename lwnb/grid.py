@@ -170,7 +170,7 @@ def _one(job: Job, progress: "_Progress | None" = None) -> None:
         if not _here(run, job.weights):  # another process may have trained it meanwhile
             try:
                 train.train(run, job.parent, on_epoch=lambda row: progress and progress.epoch(run, row))
-            except Exception as error:  # one run's fault is not the batch's: it is recorded and shown
+            except Exception as error:  # noqa: BLE001 - one run's fault is not the batch's: it is recorded and shown
                 results.fail(run, error)
     if progress:
         progress.end(run)

@@ -11,7 +11,6 @@ import torch
 from safetensors.torch import save
 
 from lwnb import models, results
-from lwnb.results import machine as machine
 
 
 @functools.cache

@@ -294,7 +294,9 @@ def commit() -> str:
     try:
         git = ["git", "-C", str(CHECKOUT)]
         head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        dirty = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True).stdout
+        dirty = subprocess.run(
+            [*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True
+        ).stdout
         return head + ("+changes" if dirty.strip() else "")
     except (OSError, subprocess.CalledProcessError):
         return "no git"

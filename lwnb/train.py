@@ -22,7 +22,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics import functional as M
+from torchmetrics.functional import classification as M
 
 from lwnb import augment, data, measure, models, results
 from lwnb.params import Run
@@ -119,6 +119,7 @@ class _Recipe(lightning.LightningModule):
         self.frozen = models.freeze(net, run.model) if run.freeze else []
         self.classes = len(task.classes)
         self.steps = max(1, len(task.train.labels) // run.batch_size)
+        self.images_an_epoch = self.steps * min(run.batch_size, len(task.train.labels))
         self.history: list[dict] = []
         self.seconds: list[float] = []
         self.best: dict = {"rank": (-1.0, 0.0)}
@@ -246,46 +247,48 @@ def _trainer(run: Run, recipe: _Recipe) -> lightning.Trainer:
     )
 
 
+def rates(logits: Tensor, labels: Tensor) -> dict:
+    """Metrics of logits (N, K) against labels (N,): rates 0..1 (torchmetrics), and the loss in nats.
+
+    `top1`, `top5` (None for five classes or fewer), `macro_f1`, `ece` (15 bins, Guo et al. 2017), `per_class_top1`.
+    """
+    scores, classes = logits.softmax(1), logits.shape[1]
+    top5 = M.multiclass_accuracy(scores, labels, classes, top_k=5, average="micro") if classes > 5 else None
+    return {
+        "top1": M.multiclass_accuracy(scores, labels, classes, average="micro").item(),
+        "top5": None if top5 is None else top5.item(),
+        "macro_f1": M.multiclass_f1_score(scores, labels, classes, average="macro").item(),
+        "ece": M.multiclass_calibration_error(scores, labels, classes, n_bins=15).item(),
+        "per_class_top1": M.multiclass_accuracy(scores, labels, classes, average="none").tolist(),
+        "loss": F.cross_entropy(logits, labels).item(),
+    }
+
+
 def _measure(run: Run, net: nn.Module, task: data.Task, recipe: _Recipe) -> tuple[dict, dict]:
     """The metrics, and the arrays of the predictions; the test split is read here, once."""
-    logits = {
-        name: evaluate(net, split.images, run.image_size, run.precision).cpu()
-        for name, split in (("train", task.train), ("val", task.val), ("test", task.test))
-    }
+    splits = {"train": task.train, "val": task.val, "test": task.test}
+    logits = {n: evaluate(net, split.images, run.image_size, run.precision).cpu() for n, split in splits.items()}
     classes, labels = len(task.classes), task.test.labels
-    scores = logits["test"].softmax(1)
-    each = M.classification.multiclass_accuracy(scores, labels, classes, average="none").tolist()
-    confusion = M.classification.multiclass_confusion_matrix(scores, labels, classes)
-    top = scores.topk(min(5, classes))
-    common = {"num_classes": classes}
     metrics = {
         "learned": recipe.history[-1]["train_loss"] < LEARNED * _constant_loss(task.train.labels),
         "epochs_run": len(recipe.history),
         "best_epoch": recipe.best["epoch"] if run.select == "best" else len(recipe.history),
-        "n_train": len(task.train.labels),
-        "n_val": len(task.val.labels),
-        "n_test": len(labels),
         "classes": list(task.classes),
-        "top1": M.classification.multiclass_accuracy(scores, labels, classes, average="micro").item(),
-        "top5": M.classification.multiclass_accuracy(scores, labels, classes, top_k=5, average="micro").item()
-        if classes > 5
-        else None,
-        "macro_f1": M.classification.multiclass_f1_score(scores, labels, classes, average="macro").item(),
-        "loss": F.cross_entropy(logits["test"], labels).item(),
-        "ece": M.classification.multiclass_calibration_error(scores, labels, classes, n_bins=15).item(),
-        "per_class_top1": each,
+        "num_classes": classes,
     }
-    for name in ("train", "val"):
-        truth = getattr(task, name).labels
-        metrics[f"{name}_top1"] = (logits[name].argmax(1) == truth).double().mean().item()
-        metrics[f"{name}_loss"] = F.cross_entropy(logits[name], truth).item()
+    for name, split in splits.items():
+        found, prefix = rates(logits[name], split.labels), "" if name == "test" else f"{name}_"
+        kept = found if name == "test" else {key: found[key] for key in ("top1", "loss")}
+        metrics |= {prefix + key: value for key, value in kept.items()} | {f"n_{name}": len(split.labels)}
+    scores = logits["test"].softmax(1)
+    top = scores.topk(min(5, classes))
     predictions = {
         "labels": labels.numpy().astype(np.uint16),
         "top5": top.indices.numpy().astype(np.uint16),
         "confidence": top.values[:, 0].numpy().astype(np.float16),
-        "confusion": confusion.numpy().astype(np.uint16),
+        "confusion": M.multiclass_confusion_matrix(scores, labels, classes).numpy().astype(np.uint16),
     }
-    return metrics | common | measure.cost(run.model, classes, run.image_size, run.output_stride), predictions
+    return metrics | measure.cost(run.model, classes, run.image_size, run.output_stride), predictions
 
 
 def _constant_loss(labels: Tensor) -> float:
@@ -330,7 +333,7 @@ def _leaks(run: Run, parent: Run | None, task: data.Task) -> str:
 def _environment(recipe: _Recipe) -> dict:
     """Where and how fast a run ran: versions, hardware, settings, seconds."""
     names = ("torch", "torchvision", "lightning", "torchmetrics", "ptflops", "numpy")
-    train_seconds, images = sum(recipe.seconds), recipe.steps * recipe.run.batch_size * len(recipe.seconds)
+    train_seconds, images = sum(recipe.seconds), recipe.images_an_epoch * len(recipe.seconds)
     return {
         "versions": results.versions(*names) | {"python": platform.python_version()},
         "machine": results.machine(),

@@ -7,10 +7,10 @@ import pytest
 from lwnb import params
 from lwnb.params import Params, ParamsError, Run, check
 
-RUN = dict(
-    dataset="digits", digest="0" * 64, image_size=32, model="resnet18", optimizer="sgd",
-    lr=0.1, weight_decay=5.0e-4, schedule="cosine", batch_size=64, epochs=3,
-)  # fmt: skip
+RUN = {
+    "dataset": "digits", "digest": "0" * 64, "image_size": 32, "model": "resnet18", "optimizer": "sgd",
+    "lr": 0.1, "weight_decay": 5.0e-4, "schedule": "cosine", "batch_size": 64, "epochs": 3,
+}  # fmt: skip
 
 
 def test_key_is_the_hash_of_the_canonical_fields_written_by_hand():
