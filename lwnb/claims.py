@@ -32,7 +32,7 @@ def flat(record: Record) -> bool:
     """Whether the validation curve had flattened: see `FLAT`."""
     curve = record.history["val_top1"].to_numpy()
     fifth = max(1, len(curve) // 5)
-    return len(curve) >= 5 and curve[-fifth:].mean() - curve[-2 * fifth : -fifth].mean() < FLAT
+    return len(curve) >= 5 and bool(curve[-fifth:].mean() - curve[-2 * fifth : -fifth].mean() < FLAT)
 
 
 def limits(p: Params, frame: pd.DataFrame, records: list[Record] = ()) -> list[str]:

@@ -59,7 +59,10 @@ def _model(name: str) -> str:
 
 
 def _policy(name: str) -> str:
-    for part in name.split("+"):
+    parts = name.split("+")
+    if len(set(parts)) < len(parts) or {"mixup", "cutmix"} <= set(parts):
+        raise ValueError("each part may stand once, and only one of mixup and cutmix")
+    for part in parts:
         if part not in POLICIES:
             raise ValueError(f"allowed are {', '.join(POLICIES)}, joined by '+'{nearest(part, POLICIES)}")
     return name

@@ -112,6 +112,7 @@ def test_every_parameter_belongs_to_a_study():
     assert names == set(Params.model_fields)
 
 
+EPOCHS = Params().epochs
 CLEAN = {
     "cells": [
         {"cell_type": "markdown", "metadata": {}, "source": ["# Which one?"]},
@@ -120,7 +121,7 @@ CLEAN = {
             "execution_count": None,
             "metadata": {"tags": ["parameters"]},
             "outputs": [],
-            "source": ["epochs = 12  # epochs\n", "seeds = 1  # number of seeds"],
+            "source": [f"epochs = {EPOCHS}  # epochs\n", "seeds = 1  # number of seeds"],
         },
     ],
     "metadata": {"kernelspec": KERNELSPEC, "language_info": {"name": "python"}},
@@ -153,8 +154,8 @@ def planted(**changes) -> dict:
         ({"source": ["epochs = 6 * 2  # epochs"]}, "no name with a literal value"),
         ({"source": ["import os  # system"]}, "no name with a literal value"),
         ({"source": ["epoch = 12  # epochs"]}, "epoch: Params does not know it"),
-        ({"source": ["epochs = 13  # epochs"]}, "the default of Params is 12"),
-        ({"source": ["epochs = 12.0  # epochs"]}, "the default of Params is 12"),
+        ({"source": [f"epochs = {EPOCHS + 1}  # epochs"]}, f"the default of Params is {EPOCHS}"),
+        ({"source": [f"epochs = {EPOCHS}.0  # epochs"]}, f"the default of Params is {EPOCHS}"),
         ({"source": ["def f(): ...  # no"]}, "defines f"),
         ({"source": ["data_root = '/mnt/images'  # folder"]}, "absolute path"),
         ({"source": ["epochs = 12  # epochs\n"] * 81}, "81 lines of code"),

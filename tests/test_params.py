@@ -58,6 +58,8 @@ def test_key_is_the_same_in_another_process():
         ({"epochs": True}, ["epochs", "True"]),
         ({"output_stride": 4}, ["output_stride", "4", "8, 16 or 32"]),
         ({"augment": "flip-corp"}, ["augment", "'flip-corp'", "did you mean 'flip-crop'?"]),
+        ({"augment": "crop+mixup+cutmix"}, ["'crop+mixup+cutmix'", "only one of mixup and cutmix"]),
+        ({"augment": "crop+crop"}, ["'crop+crop'", "once"]),
         ({"augment": "flip-crop"}, ["flip-crop", "mirrored digit", "use 'crop'"]),
         ({"dataset": "folder"}, ["data_root", "folder of images"]),
         ({"dataset": "cifar10", "mirror_safe": False, "policies": ["flip-crop+mixup"]}, ["mirror_safe is false"]),

@@ -1,0 +1,85 @@
+import base64
+import re
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import pytest
+from lwnb import figures
+from lwnb.params import FIVE
+
+
+def test_a_table_has_labels_units_and_the_best_value_bold():
+    html = figures.table(
+        pd.DataFrame({"model": ["resnet18", "mine"], "top1": [0.5, 0.75], "macs": [2.0e6, 3.0e6]})
+    ).to_html()
+    assert "MACs, M" in html and "ResNet18" in html and "0.750" in html and "2.0" in html
+    bold = re.findall(r"#(\S+) {\s*font-weight: bold", html.replace(", #", " {font-weight: bold} #"))
+    assert len(bold) == 2 and any("row1_col1" in b for b in bold) and any("row0_col2" in b for b in bold)
+
+
+def test_a_missing_number_is_a_dash_and_is_never_best():
+    html = figures.table(pd.DataFrame({"model": ["a", "b", "c"], "ece": [float("nan"), 0.1, 0.2]})).to_html()
+    assert "–" in html and "nan" not in html.lower()
+
+
+def test_status_is_left_out_only_where_every_run_is_done():
+    assert "status" not in figures.table(pd.DataFrame({"key": ["x"], "status": ["done"]})).to_html()
+    assert "failed" in figures.table(pd.DataFrame({"key": ["x", "y"], "status": ["done", "failed"]})).to_html()
+
+
+def test_text_from_a_user_s_data_cannot_become_markup():
+    assert "<script>" not in figures.table(pd.DataFrame({"reason": ["<script>x</script>"]})).to_html()
+
+
+def test_a_figure_is_an_svg_with_a_text_for_those_who_cannot_see_it(monkeypatch):
+    shown = []
+    monkeypatch.setattr(figures, "display", lambda html: shown.append(html.data))
+    figure, axis = plt.subplots()
+    axis.plot([1, 2])
+    figures.show(figure, 'Accuracy & "cost"')
+    assert 'alt="Accuracy &amp; &quot;cost&quot;"' in shown[0]
+    svg = base64.b64decode(re.search(r"base64,([^\"]+)", shown[0]).group(1)).decode()
+    assert "<svg" in svg and not plt.fignum_exists(figure.number)
+
+
+def test_the_five_networks_have_five_colours_and_names_everywhere():
+    assert len({figures.colour(model) for model in FIVE}) == 5 and len({figures.name(model) for model in FIVE}) == 5
+
+
+def test_costs_are_drawn_for_the_networks_that_have_a_result():
+    frame = pd.DataFrame(
+        {"model": list(FIVE), "top1": [0.5, 0.6, None, 0.8, 0.9], "n_test": 100, "macs": [1e6, 2e6, 3e6, 4e6, 5e6],
+         "parameters": [5e6, 4e6, 3e6, 2e6, 1e6], "latency_ms": None}
+    )  # fmt: skip
+    figure = figures.costs(frame)
+    labels = {text.get_text() for text in figure.legends[0].get_texts()}
+    assert labels == {"Pareto front", *(figures.name(m) for m in FIVE if m != "squeezenet1_1")}
+    plt.close(figure)
+
+
+def test_every_column_of_the_notebooks_has_a_label():
+    import json
+
+    from lwnb.params import CHECKOUT
+
+    sources = [
+        "".join(cell["source"])
+        for file in sorted((CHECKOUT / "notebooks").glob("*.ipynb"))
+        for cell in json.loads(file.read_text())["cells"]
+        if cell["cell_type"] == "code"
+    ]
+    named = {
+        n
+        for s in sources
+        for block in re.findall(r"figures\.table\(.*\[([^\]]*)\]\)", s)
+        for n in re.findall(r'"(\w+)"', block)
+    }
+    assert len(named) > 20 and named <= set(figures.COLUMNS), named - set(figures.COLUMNS)
+
+
+@pytest.mark.parametrize("value", [1.0, 0.0])
+def test_bars_show_intervals_inside_the_unit_range(value):
+    figure = figures.bars(pd.DataFrame({"augment": ["none"], "top1": [value], "n_test": [50]}), "augment")
+    low, high = figure.axes[0].lines[0].get_xdata()
+    assert 0 <= low <= high <= 1 and high - low > 0.05
+    plt.close(figure)
