@@ -1,9 +1,10 @@
 import pandas as pd
 import pytest
-from lwnb import claims, results
-from lwnb.params import Run, check
 from test_params import RUN
 from test_results import ARRAYS, ENVIRONMENT, METRICS
+
+from lwnb import claims, results
+from lwnb.params import Run, check
 
 P = check({})
 

@@ -4,6 +4,7 @@ import re
 import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
+
 from lwnb import figures
 from lwnb.params import FIVE
 

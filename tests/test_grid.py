@@ -2,10 +2,11 @@ import subprocess
 import sys
 
 import pytest
-from lwnb import grid, results, studies
-from lwnb.params import Run, check
 from test_params import RUN
 from test_results import save
+
+from lwnb import grid, results, studies
+from lwnb.params import Run, check
 
 TINY = {"train_size": 120, "test_size": 100, "epochs": 2, "batch_size": 32, "models": ["squeezenet1_1"]}
 

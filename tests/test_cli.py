@@ -1,0 +1,85 @@
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lwnb import results
+from lwnb.params import CHECKOUT, Run
+from test_params import RUN
+from test_results import save
+
+LWNB = Path(sys.executable).with_name("lwnb")
+
+
+def lwnb(*arguments, **more):
+    return subprocess.run([LWNB, *map(str, arguments)], check=False, capture_output=True, text=True, **more)
+
+
+def test_help_names_every_command_and_where_to_start():
+    out = lwnb("--help")
+    assert out.returncode == 0 and "lwnb plan digits" in out.stdout
+    assert all(f"  {name} " in out.stdout for name in ("plan", "run", "runs", "report", "publish", "fetch"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["plan", "-p", "epocs=3"], ["epocs", "unknown", "did you mean 'epochs'?"]),
+        (["plan", "-p", "epochs"], ["write NAME=VALUE"]),
+        (["plan", "-p", "lr=0"], ["lr", "greater than 0"]),
+        (["plan", "cifar"], ["cifar.yaml", "cifar10"]),
+        (["plan", "-b", "fast"], ["budget-fast.yaml", "budget-quick"]),
+        (["plan", "-s", "01"], ["'01'", "01_architectures"]),
+        (["runs", "--key", "0123456789ab"], ["0123456789ab", "lwnb runs lists"]),
+        (["run", "cifar10", "-p", "data_root=/nowhere"], ["/nowhere", "cifar10", "digits"]),
+    ],
+)
+def test_a_mistake_is_one_message_without_a_traceback(house, arguments, words):
+    out = lwnb(*arguments, *(["-s", "01_architectures", "-p", "models=[squeezenet1_1]"] if "run" in arguments else []))
+    assert out.returncode == 1 and "Traceback" not in out.stderr, out.stderr
+    assert all(word in out.stderr for word in words), out.stderr
+
+
+def test_a_plan_answers_at_once_lists_every_run_and_trains_nothing(house):
+    began = time.perf_counter()
+    out = lwnb("plan", "digits", "-s", "01_architectures", "-p", "lr=1e-3")
+    assert out.returncode == 0 and out.stdout.count("missing") == 5, out.stderr
+    assert "5 to train" in out.stderr and time.perf_counter() - began < 5
+    assert not (house / "runs").exists() and not (house / "data").exists()
+
+
+def test_a_run_that_failed_sets_the_exit_status_and_names_its_reason(house):
+    changes = ["optimizer=sgd", "lr=10.0", "schedule=constant", "warmup_epochs=0.0", "models=[squeezenet1_1]", "epochs=4"]
+    out = lwnb("run", "digits", "-s", "01_architectures", *(x for c in changes for x in ("-p", c)))
+    assert out.returncode == 1 and "diverged" in out.stderr and "Traceback" not in out.stderr, out.stderr
+    assert "diverged" in lwnb("runs").stderr
+
+
+def test_runs_shows_a_table_csv_and_one_run_whole(house):
+    record = save(Run(**RUN))
+    assert record.run.key in lwnb("runs").stdout
+    assert lwnb("runs", "--csv").stdout.startswith("key,dataset,model")
+    whole = json.loads(lwnb("runs", "--key", record.run.key).stdout)
+    assert whole["run"]["lr"] == 0.1 and whole["metrics"]["top1"] == 0.5 and whole["environment"]["threads"] == 2
+
+
+def test_publish_copies_and_says_how_many(house):
+    save(Run(**RUN))
+    assert "1 records copied" in lwnb("publish", "--all").stdout
+    assert "0 records copied to results/, 1 were there" in lwnb("publish", "--all").stdout
+    assert results.folder(Run(**RUN), "results").is_dir()
+
+
+def test_fetch_says_what_it_found(house):
+    out = lwnb("fetch", "digits").stdout
+    assert "1,438 training and 359 test images, 10 classes" in out
+
+
+def test_a_page_can_be_a_file_anywhere(house, tmp_path):
+    page = tmp_path / "mine.yaml"
+    page.write_text((CHECKOUT / "params" / "digits.yaml").read_text().replace("title: Digits", "title: Mine"))
+    assert "27 runs" in lwnb("plan", page, cwd=tmp_path, env=os.environ | {"LWNB_HOME": str(house)}).stderr

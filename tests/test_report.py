@@ -1,0 +1,111 @@
+"""The main job from end to end, at a tiny budget: every notebook executed, the book built, a second call that does nothing."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lwnb.params import CHECKOUT
+
+TINY = (
+    "models=[squeezenet1_1, shufflenet_v2_x1_0]", "train_size=150", "test_size=100", "epochs=2", "source_epochs=2",
+    "source_train_size=150", "transfer_sizes=[100]", "transfer_lrs=[2.0e-3]", "policies=[none, crop]", "trials=2",
+    "transfer_model=shufflenet_v2_x1_0", "augment_model=shufflenet_v2_x1_0", "hyper_model=shufflenet_v2_x1_0",
+)  # fmt: skip
+STUDIES = ("01_architectures", "02_transfer", "03_augmentation", "04_hyperparameters")
+
+
+def report(home, *more):
+    command = [Path(sys.executable).with_name("lwnb"), "report", "digits", *(x for p in (*TINY, *more) for x in ("-p", p))]
+    return subprocess.run(
+        command, check=False, capture_output=True, text=True, env=os.environ | {"LWNB_HOME": str(home)}
+    )
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    home = tmp_path_factory.mktemp("report")
+    out = report(home)
+    assert out.returncode == 0, out.stderr + out.stdout
+    return home, out
+
+
+@pytest.mark.slow
+def test_the_path_of_the_first_page_is_printed_last_and_every_page_is_there(built):
+    home, out = built
+    index = Path(out.stdout.strip().splitlines()[-1])
+    assert index == home / "build" / "html" / "index.html" and index.exists()
+    for page in [*(f"{study}/digits" for study in STUDIES), "99_reproducibility", "methods", "data", "references"]:
+        assert (index.parent / f"{page}.html").exists(), page
+
+
+@pytest.mark.slow
+def test_every_figure_has_a_text_and_every_number_its_n(built):
+    html = {study: (built[0] / "build/html" / study / "digits.html").read_text() for study in STUDIES}
+    for study, page in html.items():
+        images = re.findall(r"<img[^>]*data:image/svg[^>]*>", page)
+        assert len(images) >= 2 and all(re.search(r'alt="[^"]{20,}"', image) for image in images), study
+    assert "n = 100" in html["01_architectures"] and "One seed" in html["01_architectures"]
+
+
+@pytest.mark.slow
+def test_the_pages_show_the_numbers_of_the_records(built):
+    home = built[0]
+    page = (home / "build/html/01_architectures/digits.html").read_text()
+    keys = set(re.findall(r"\b[0-9a-f]{12}\b", page))
+    records = [f for f in (home / "runs/digits").glob("*/*/metrics.json") if f.parent.name in keys]
+    learned = [m for m in (json.loads(f.read_text()) for f in records) if m["learned"]]
+    assert len(records) == 2 and all(f"{m['top1']:.3f}" in page for m in learned)
+
+
+@pytest.mark.slow
+def test_a_second_call_trains_and_executes_nothing(built):
+    began = time.perf_counter()
+    again = report(built[0])
+    assert again.returncode == 0 and "0 to train" in again.stderr, again.stderr
+    assert again.stdout.count("used again") == 6 and time.perf_counter() - began < 60
+
+
+@pytest.mark.slow
+def test_a_changed_record_executes_its_notebook_again_and_a_failed_run_is_shown_and_told(built, tmp_path):
+    home = tmp_path / "home"
+    shutil.copytree(built[0], home)
+    out = report(home, "policies=[none, crop, mixup]", "augment=none")
+    assert out.returncode == 0 and "nothing has changed" not in out.stdout
+    failed = report(home, "optimizer=sgd", "lr=10.0", "schedule=constant", "warmup_epochs=0.0", "epochs=4")
+    assert failed.returncode == 1 and "diverged" in failed.stderr
+    assert Path(failed.stdout.strip().splitlines()[-1]).exists()
+    assert "diverged" in (home / "build/html/99_reproducibility.html").read_text()
+    assert "diverged" in (home / "build/html/01_architectures/digits.html").read_text()
+
+
+def papermill(notebook, out, home, *arguments):
+    command = [sys.executable, "-m", "papermill", CHECKOUT / "notebooks" / notebook, out, "-k", "python3", *arguments]
+    return subprocess.run(
+        [str(part) for part in command], check=False, capture_output=True, text=True, cwd=CHECKOUT,
+        env=os.environ | {"LWNB_HOME": str(home)},
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_a_notebook_works_by_plain_papermill_and_finds_the_runs_of_the_report(built, tmp_path):
+    files = [x for name in ("digits", "budget-quick") for x in ("-f", CHECKOUT / "params" / f"{name}.yaml")]
+    changes = tmp_path / "tiny.yaml"
+    changes.write_text("\n".join(line.replace("=", ": ", 1) for line in TINY))
+    out = tmp_path / "out.ipynb"
+    done = papermill("01_architectures.ipynb", out, built[0], *files, "-f", changes)
+    assert done.returncode == 0, done.stderr
+    assert "missing" not in out.read_text()
+
+
+@pytest.mark.slow
+def test_a_misspelt_parameter_stops_a_notebook_at_its_setup(tmp_path):
+    out = tmp_path / "out.ipynb"
+    done = papermill("01_architectures.ipynb", out, tmp_path, "-p", "epocs", "3")
+    assert done.returncode != 0 and "did you mean" in done.stderr and not (tmp_path / "runs").exists()
