@@ -6,11 +6,11 @@ import time
 from pathlib import Path
 
 import pytest
+from test_params import RUN
+from test_results import save
 
 from lwnb import results
 from lwnb.params import CHECKOUT, Run
-from test_params import RUN
-from test_results import save
 
 LWNB = Path(sys.executable).with_name("lwnb")
 
@@ -53,7 +53,14 @@ def test_a_plan_answers_at_once_lists_every_run_and_trains_nothing(house):
 
 
 def test_a_run_that_failed_sets_the_exit_status_and_names_its_reason(house):
-    changes = ["optimizer=sgd", "lr=10.0", "schedule=constant", "warmup_epochs=0.0", "models=[squeezenet1_1]", "epochs=4"]
+    changes = [
+        "optimizer=sgd",
+        "lr=10.0",
+        "schedule=constant",
+        "warmup_epochs=0.0",
+        "models=[squeezenet1_1]",
+        "epochs=4",
+    ]
     out = lwnb("run", "digits", "-s", "01_architectures", *(x for c in changes for x in ("-p", c)))
     assert out.returncode == 1 and "diverged" in out.stderr and "Traceback" not in out.stderr, out.stderr
     assert "diverged" in lwnb("runs").stderr

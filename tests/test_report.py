@@ -22,7 +22,12 @@ STUDIES = ("01_architectures", "02_transfer", "03_augmentation", "04_hyperparame
 
 
 def report(home, *more):
-    command = [Path(sys.executable).with_name("lwnb"), "report", "digits", *(x for p in (*TINY, *more) for x in ("-p", p))]
+    command = [
+        Path(sys.executable).with_name("lwnb"),
+        "report",
+        "digits",
+        *(x for p in (*TINY, *more) for x in ("-p", p)),
+    ]
     return subprocess.run(
         command, check=False, capture_output=True, text=True, env=os.environ | {"LWNB_HOME": str(home)}
     )

@@ -1,0 +1,86 @@
+"""A notebook opened in JupyterLab in a real browser, and run from top to bottom as it stands."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pytest
+
+from lwnb.params import CHECKOUT
+
+CHROMIUM = shutil.which("chromium")
+OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+TOKEN, PORT = "test", 8917
+QUIET = {
+    "@jupyterlab/apputils-extension/notification.jupyterlab-settings": {"fetchNews": "false", "checkForUpdates": False},
+    "@jupyterlab/notebook-extension/tracker.jupyterlab-settings": {"windowingMode": "none"},
+}
+
+
+@pytest.fixture
+def lab(house, tmp_path):
+    """A JupyterLab over a copy of the notebooks; lwnb itself, its parameters and its runs are the test's."""
+    notebooks, settings = tmp_path / "notebooks", tmp_path / "settings"
+    shutil.copytree(CHECKOUT / "notebooks", notebooks)
+    for name, content in QUIET.items():
+        (settings / name).parent.mkdir(parents=True, exist_ok=True)
+        (settings / name).write_text(json.dumps(content))
+    options = ["--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={PORT}", f"--IdentityProvider.token={TOKEN}"]
+    command = [sys.executable, "-m", "jupyterlab", *options, f"--LabServerApp.user_settings_dir={settings}"]
+    with (tmp_path / "lab.log").open("w") as log:
+        server = subprocess.Popen(command, cwd=notebooks, stdout=log, stderr=log, env=os.environ)
+        yield
+        server.terminate()
+        server.wait(20)
+
+
+def kernels():
+    with urllib.request.urlopen(f"http://127.0.0.1:{PORT}/api/kernels?token={TOKEN}") as answer:
+        return json.load(answer)
+
+
+def wait(ready, seconds):
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        try:
+            if found := ready():
+                return found
+        except OSError:  # the server is not up yet
+            pass
+        time.sleep(0.5)
+    raise TimeoutError(f"not within {seconds} s")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not CHROMIUM, reason="chromium is not installed: a notebook cannot be opened in a browser")
+def test_a_notebook_runs_from_top_to_bottom_in_jupyterlab_with_live_progress(lab, house, tmp_path):
+    from playwright.sync_api import sync_playwright
+
+    file = tmp_path / "notebooks" / "03_augmentation.ipynb"
+    content = json.loads(file.read_text())
+    cell = next(c for c in content["cells"] if "parameters" in c["metadata"].get("tags", []))
+    cell["source"] = "".join(cell["source"]) + '\ntrain_size = 100\nepochs = 2\npolicies = ["none", "crop"]'
+    file.write_text(json.dumps(content))
+    wait(lambda: kernels() == [], 60)
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
+        page = browser.new_page()
+        page.goto(f"http://127.0.0.1:{PORT}/lab/tree/{file.name}?token={TOKEN}")
+        wait(lambda: kernels() and kernels()[0]["execution_state"] == "idle" and kernels()[0]["connections"] >= 1, 60)
+        page.wait_for_timeout(500)
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+        wait(lambda: page.locator("text=/2\\/2/").count(), 120)  # the bar of the runs
+        page.locator("text=/Budget/").first.wait_for(timeout=120_000)
+        page.wait_for_timeout(1000)
+        assert page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.error']").count() == 0
+        images = page.locator(".jp-OutputArea img[src^='data:image/svg']")
+        assert images.count() == 2 and all(
+            image.evaluate("i => i.naturalWidth") > 0 and image.get_attribute("alt") for image in images.all()
+        )
+        page.screenshot(path=str(tmp_path / "lab.png"))
+        browser.close()
