@@ -7,6 +7,9 @@ from lwnb.figures import name
 from lwnb.params import Params
 from lwnb.results import Record
 
+SETTLED = 100
+"""Optimiser steps below which the running statistics of BatchNorm (momentum 0.1) may lag behind the weights."""
+
 FITTED = 0.9
 """Below this top-1 on its own training images, without augmentation, a network had not yet learned them."""
 
@@ -49,10 +52,21 @@ def limits(p: Params, frame: pd.DataFrame, records: list[Record] = ()) -> list[s
             f"Top-1 on their own training images stayed below {FITTED}: {', '.join(weak)}. These were trained too little "
             "for their accuracy to say what the network can do."
         )
+    steps = [int(row.n_train // row.batch_size * row.epochs_run) for row in _done(frame).itertuples()]
+    if steps and min(steps) < SETTLED:
+        found.append(
+            f"Some runs took as few as {min(steps)} optimiser steps: the running statistics of BatchNorm may not have "
+            "settled, so that a network evaluates worse than it has learned."
+        )
     for row in frame[frame["status"] != "done"].itertuples():
         reason = row.reason if row.status == "failed" else "its loss stayed at that of a constant guess"
         found.append(f"No result from {name(row.model)}, run `{row.key}`: {row.status} ({reason}).")
     return found
+
+
+def _done(frame: pd.DataFrame) -> pd.DataFrame:
+    needed = {"n_train", "batch_size", "epochs_run"}
+    return frame[frame["status"] == "done"] if needed <= set(frame) else frame.iloc[:0]
 
 
 def architectures(p: Params, frame: pd.DataFrame, records: list[Record]) -> str:

@@ -232,7 +232,7 @@ class Params(BaseModel):
     hyper_optimizers: Annotated[list[Optimizer], Field(min_length=1)] = ["sgd", "adamw"]
     sgd_lrs: Annotated[list[Rate], Field(min_length=1)] = [0.01, 0.2]
     adamw_lrs: Annotated[list[Rate], Field(min_length=1)] = [5.0e-4, 1.0e-2]
-    hyper_batch_sizes: Annotated[list[Batch], Field(min_length=1)] = [32, 64, 128]
+    hyper_batch_sizes: Annotated[list[Batch], Field(min_length=1)] = [16, 32, 64]
     hyper_schedules: Annotated[list[Schedule], Field(min_length=1)] = ["constant", "cosine"]
     hyper_weight_decays: Annotated[list[Decay], Field(min_length=1)] = [5.0e-4, 0.05]
 

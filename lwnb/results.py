@@ -192,7 +192,7 @@ def table(runs: list[Run]):
         if record and row["status"] == "done":
             row |= {k: v for k, v in record.metrics.items() if not isinstance(v, list | dict)}
             row |= {name: record.environment[name] for name in MEASURED}
-            row["commit"] = record.environment["commit"][:10]
+            row["commit"] = _short(record.environment["commit"])
         elif row["status"] == "failed":
             row["reason"] = failure(run)["reason"]
         rows.append(row)
@@ -279,14 +279,21 @@ def origins(runs: list[Run]):
     for record in filter(None, map(find, runs)):
         about, versions = record.environment, record.environment["versions"]
         where = "{cpu}, {cores} cores, {memory_gib} GiB, {os}".format(**about["machine"])
-        row = {"machine": where, "device": about["device"], "threads": about["threads"], "commit": about["commit"][:10]}
-        rows.append(
-            row
-            | {"versions": ", ".join(f"{k} {v}" for k, v in versions.items()), "runs": 1}
-            | {"wall_seconds": about["wall_seconds"]}
-        )
-    keys = ["machine", "device", "threads", "commit", "versions"]
-    return pd.DataFrame(rows, columns=[*keys, "runs", "wall_seconds"]).groupby(keys, sort=False).sum().reset_index()
+        row = {
+            "machine": where,
+            "device": about["device"],
+            "threads": about["threads"],
+            "commit": _short(about["commit"]),
+        }
+        row["versions"] = ", ".join(f"{name} {number}" for name, number in versions.items())
+        rows.append(row | {"runs": 1, "wall_seconds": about["wall_seconds"]})
+    keys, sums = ["machine", "device", "threads", "commit", "versions"], ["runs", "wall_seconds"]
+    frame = pd.DataFrame(rows, columns=keys + sums).groupby(keys, sort=False).sum().reset_index()
+    return frame[[*keys[:-1], *sums, "versions"]]
+
+
+def _short(commit: str) -> str:
+    return commit[:10] + commit[40:]
 
 
 def commit() -> str:

@@ -71,6 +71,12 @@ def test_limits_name_one_seed_weak_networks_and_runs_without_a_result(house):
     assert "One seed" not in "\n".join(claims.limits(P.model_copy(update={"seeds": 3}), rows))
 
 
+def test_few_optimiser_steps_are_told():
+    rows = frame(model=["resnet18"], n_train=[425], batch_size=[128], epochs_run=[8])
+    assert "as few as 24 optimiser steps" in "\n".join(claims.limits(P, rows))
+    assert "optimiser steps" not in "\n".join(claims.limits(P, rows.assign(batch_size=16)))
+
+
 def test_no_result_is_said_and_is_no_error():
     empty = frame(model=["resnet18"], status=["failed"], reason=["nan"], val_top1=[float("nan")], top1=[float("nan")])
     empty = empty.assign(augment="none", gap=float("nan"), arm="from scratch", lr=0.1, optimizer="sgd")

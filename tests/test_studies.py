@@ -28,7 +28,7 @@ def test_networks_differ_in_nothing_but_the_network():
 
 
 def test_more_images_than_there_are_is_all_of_them():
-    assert studies.base(page(train_size=1000), model="resnet18").key == studies.base(page(), model="resnet18").key
+    assert studies.base(page(train_size=1000), model="resnet18").key == studies.base(page(train_size=0), model="resnet18").key
     assert studies.base(page(train_size=999), model="resnet18").train_size == 999
 
 
