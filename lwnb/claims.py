@@ -47,12 +47,14 @@ def limits(p: Params, frame: pd.DataFrame, records: list[Record] = ()) -> list[s
         found.append("A subset of the data set, as the counts of images in the table say.")
     if rising := sorted({name(record.run.model) for record in records if not flat(record)}):
         found.append(f"The validation curve was still rising at the last epoch: {', '.join(rising)}.")
-    if weak := sorted({name(record.run.model) for record in records if record.metrics["train_top1"] < FITTED}):
+    done = frame[frame["status"] == "done"]
+    if len(weak := done[done["train_top1"] < FITTED]):
         found.append(
-            f"Top-1 on their own training images stayed below {FITTED}: {', '.join(weak)}. These were trained too little "
-            "for their accuracy to say what the network can do."
+            f"Top-1 on its own training images stayed below {FITTED} in {len(weak)} of {len(done)} runs "
+            f"({', '.join(sorted({name(model) for model in weak['model']}))}): they were trained too little for their "
+            "accuracy to say what the network can do."
         )
-    steps = [int(row.n_train // row.batch_size * row.epochs_run) for row in _done(frame).itertuples()]
+    steps = [int(row.n_train // row.batch_size * row.epochs_run) for row in done.itertuples()]
     if steps and min(steps) < SETTLED:
         found.append(
             f"Some runs took as few as {min(steps)} optimiser steps: the running statistics of BatchNorm may not have "
@@ -62,11 +64,6 @@ def limits(p: Params, frame: pd.DataFrame, records: list[Record] = ()) -> list[s
         reason = row.reason if row.status == "failed" else "its loss stayed at that of a constant guess"
         found.append(f"No result from {name(row.model)}, run `{row.key}`: {row.status} ({reason}).")
     return found
-
-
-def _done(frame: pd.DataFrame) -> pd.DataFrame:
-    needed = {"n_train", "batch_size", "epochs_run"}
-    return frame[frame["status"] == "done"] if needed <= set(frame) else frame.iloc[:0]
 
 
 def architectures(p: Params, frame: pd.DataFrame, records: list[Record]) -> str:
@@ -79,10 +76,13 @@ def architectures(p: Params, frame: pd.DataFrame, records: list[Record]) -> str:
     found = [
         f"Validation prefers **{name(top.model)}**; its test top-1 is {rate(top)}.",
     ]
-    found.append(
-        f"The fewest MACs has **{name(small.model)}**, {small.macs / 1e6:.1f} million against {top.macs / 1e6:.1f} "
-        f"million; its test top-1 is {rate(small)}."
-    )
+    if small.model == top.model:
+        found.append(f"It also has the fewest MACs, {top.macs / 1e6:.1f} million.")
+    else:
+        found.append(
+            f"The fewest MACs has **{name(small.model)}**, {small.macs / 1e6:.1f} million against {top.macs / 1e6:.1f} "
+            f"million; its test top-1 is {rate(small)}."
+        )
     fits = mean[[stats.wilson(r.top1, int(r.n_test))[1] >= top.top1 for r in mean.itertuples()]]
     if len(fits) > 1:
         cheap = fits.nsmallest(1, "parameters").iloc[0]

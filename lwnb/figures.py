@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from IPython.display import HTML, display
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from lwnb import stats
 from lwnb.results import Record
@@ -191,6 +191,7 @@ def curves(groups: dict[str, list[Record]], columns=("train_loss", "val_top1"), 
             frame = pd.concat([record.history for record in records])
             sns.lineplot(frame, x="epoch", y=column, color=palette[group], label=group, ax=axis, errorbar=("pi", 100))
         axis.set(xlabel="epoch", ylabel=names[column])
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.get_legend().remove()
     figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     return figure

@@ -21,6 +21,13 @@ from lwnb.params import CHECKOUT, Run, home
 PUBLISHED = ("run.json", "metrics.json", "history.csv", "predictions.npz", "environment.json")
 """The files of a record that `publish` copies: small, and no weights."""
 
+ACCURACIES = (
+    "top1", "top5", "macro_f1", "ece", "loss", "train_top1", "train_loss", "val_top1", "val_loss", "best_epoch",
+)  # fmt: skip
+"""The metrics that a run which did not learn has no use for; its costs stand all the same."""
+
+COUNTS = ("n_train", "n_val", "n_test", "num_classes", "epochs_run", "parameters", "macs", "size_bytes")
+
 MEASURED = ("train_seconds", "epoch_seconds", "images_per_second", "wall_seconds", "started", "other_load")
 """The fields of a run's environment that stand in the table of runs."""
 
@@ -181,7 +188,7 @@ def status(run: Run) -> str:
 def table(runs: list[Run]):
     """A tidy DataFrame with a row a run: its key and status, its fields, its metrics and costs.
 
-    Rates run 0..1; metrics of runs that are missing, failed or did not learn are empty.
+    Rates run 0..1; metrics of runs that are missing or failed are empty, and the accuracies of those that did not learn.
     """
     import pandas as pd
 
@@ -189,14 +196,18 @@ def table(runs: list[Run]):
     for run in runs:
         row = {"key": run.key, "status": status(run), "arm": run.arm, **run.model_dump()}
         record = find(run)
-        if record and row["status"] == "done":
-            row |= {k: v for k, v in record.metrics.items() if not isinstance(v, list | dict)}
+        if record:
+            hidden = () if row["status"] == "done" else ACCURACIES
+            row |= {k: v for k, v in record.metrics.items() if not isinstance(v, list | dict) and k not in hidden}
             row |= {name: record.environment[name] for name in MEASURED}
             row["commit"] = _short(record.environment["commit"])
         elif row["status"] == "failed":
             row["reason"] = failure(run)["reason"]
         rows.append(row)
-    return pd.DataFrame(rows)
+    frame = pd.DataFrame(rows)
+    return frame.reindex(
+        columns=[*frame, *(name for name in (*ACCURACIES, *COUNTS, *MEASURED, "reason") if name not in frame)]
+    )
 
 
 def publish(records: list[Record]) -> list[Path]:

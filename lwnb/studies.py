@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import math
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -44,9 +45,11 @@ def transfer(p: Params) -> list[Run]:
     """
     origin, weights, target = _origin(p)
     arms = [{"weights": "none"}, weights | {"freeze": True}, weights]
-    tasks = itertools.product(p.transfer_sizes, arms, p.transfer_lrs, seeds(p))
+    sizes = sorted({min(size or math.inf, p.train_size or math.inf) for size in p.transfer_sizes})  # 0 is no bound
+    tasks = itertools.product(sizes, arms, p.transfer_lrs, seeds(p))
     return origin + [
-        base(p, seed, model=p.transfer_model, train_size=size, lr=lr, **target, **arm) for size, arm, lr, seed in tasks
+        base(p, seed, model=p.transfer_model, train_size=0 if size == math.inf else size, lr=lr, **target, **arm)
+        for size, arm, lr, seed in tasks
     ]
 
 

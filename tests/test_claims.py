@@ -12,6 +12,7 @@ P = check({})
 def frame(**columns):
     rows = pd.DataFrame(columns)
     known = {"status": "done", "key": "k", "n_test": 1000, "n_val": 100, "n_train": 500, "macs": 1e6, "parameters": 1e6}
+    known |= {"batch_size": 16, "epochs_run": 100, "train_top1": 1.0}
     return rows.assign(**{k: v for k, v in known.items() if k not in rows})
 
 
@@ -61,12 +62,11 @@ def test_a_curve_is_flat_when_its_last_fifth_no_longer_rises(house, curve, flat)
 
 
 def test_limits_name_one_seed_weak_networks_and_runs_without_a_result(house):
-    weak = record(house, [0.8] * 10, 0.3)
-    rows = frame(
-        model=["resnet18", "squeezenet1_1"], status=["failed", "did not learn"], key=["a1", "b2"], reason="nan"
-    )
-    text = "\n".join(claims.limits(P, rows, [weak]))
-    assert "One seed" in text and "stayed below 0.9: ResNet18" in text
+    names, states = ["resnet18", "squeezenet1_1", "mobilenet_v3_small"], ["failed", "did not learn", "done"]
+    rows = frame(model=names, status=states, key=["a1", "b2", "c3"], reason="nan", train_top1=[1.0, 1.0, 0.3])
+    text = "\n".join(claims.limits(P, rows, [record(house, [i / 10 for i in range(10)], 0.3)]))
+    assert "One seed" in text and "stayed below 0.9 in 1 of 1 runs (MobileNetV3-Small)" in text
+    assert "still rising at the last epoch: ResNet18" in text
     assert "`a1`: failed (nan)" in text and "`b2`: did not learn" in text
     assert "One seed" not in "\n".join(claims.limits(P.model_copy(update={"seeds": 3}), rows))
 

@@ -28,7 +28,10 @@ def test_networks_differ_in_nothing_but_the_network():
 
 
 def test_more_images_than_there_are_is_all_of_them():
-    assert studies.base(page(train_size=1000), model="resnet18").key == studies.base(page(train_size=0), model="resnet18").key
+    assert (
+        studies.base(page(train_size=1000), model="resnet18").key
+        == studies.base(page(train_size=0), model="resnet18").key
+    )
     assert studies.base(page(train_size=999), model="resnet18").train_size == 999
 
 
@@ -39,6 +42,18 @@ def test_transfer_tries_every_learning_rate_in_every_arm():
     for arm in ("from scratch", "frozen backbone", "fine-tuned"):
         assert sorted({r.lr for r in rest if r.arm == arm}) == [1.0e-3, 3.0e-3, 1.0e-2]
     assert {r.parent for r in rest} == {None, source.key}
+
+
+def test_train_size_bounds_the_sizes_of_transfer():
+    def sizes(**values):
+        return [
+            run.train_size
+            for run in studies.on_target(page(transfer_lrs=[0.01], **values))
+            if run.arm == "from scratch"
+        ]
+
+    assert sizes(train_size=500, transfer_sizes=[100, 800, 0]) == [100, 500]
+    assert sizes(train_size=0, transfer_sizes=[100, 800, 0]) == [100, 800, 0]
 
 
 def test_the_classes_of_source_and_target_are_disjoint():
