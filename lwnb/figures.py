@@ -151,6 +151,13 @@ def _errors(axis, x, y, n, colour, marker="o", **more):
     axis.errorbar(x, y, yerr=bars, color=colour, marker=marker, capsize=2, lw=1.2, ms=6, **more)
 
 
+def _nothing() -> plt.Figure:
+    """What stands in the place of a figure when no run has a result: the page's findings say why."""
+    figure = plt.figure(figsize=(6, 0.6))
+    figure.text(0.02, 0.5, "No run has a result to draw.", va="center")
+    return figure
+
+
 def _log(axis) -> None:
     """A logarithmic axis with ticks at 1, 2 and 5 of each decade, as plain numbers."""
     axis.set_xscale("log")
@@ -161,6 +168,8 @@ def _log(axis) -> None:
 
 def costs(frame: pd.DataFrame, columns=("macs", "parameters", "latency_ms", "epoch_seconds")) -> plt.Figure:
     """Top-1 against each cost, with 95 % intervals over the test images and the Pareto front."""
+    if frame["top1"].isna().all():
+        return _nothing()
     columns = [c for c in columns if c in frame and frame[c].notna().any()]
     rows = -(-len(columns) // 2)
     figure, axes = plt.subplots(rows, 2, figsize=(9, 3.3 * rows), sharey=True, squeeze=False, layout="constrained")
@@ -183,6 +192,8 @@ def costs(frame: pd.DataFrame, columns=("macs", "parameters", "latency_ms", "epo
 
 def curves(groups: dict[str, list[Record]], columns=("train_loss", "val_top1"), colours: dict | None = None):
     """A panel a column of the history, over epochs: a line a group, the band its range over seeds."""
+    if not groups:
+        return _nothing()
     figure, axes = plt.subplots(1, len(columns), figsize=(4.5 * len(columns), 3.3), layout="constrained", squeeze=False)
     names = {"train_loss": "training loss, nats", "val_top1": "validation top-1", "val_loss": "validation loss, nats"}
     palette = colours or dict(zip(groups, sns.color_palette("colorblind", len(groups)), strict=True))
@@ -205,8 +216,11 @@ def networks(records: list[Record]) -> tuple[dict, dict]:
     return groups, {name(record.run.model): colour(record.run.model) for record in records}
 
 
-def confusion(record: Record) -> plt.Figure:
-    """Which classes a run takes for which: shares of the true class, 0..1."""
+def confusion(records: list[Record]) -> plt.Figure:
+    """Which classes the run that validation prefers takes for which: shares of the true class, 0..1."""
+    if not records:
+        return _nothing()
+    record = max(records, key=lambda record: record.metrics["val_top1"])
     counts, classes = record.predictions["confusion"].astype(float), record.metrics["classes"]
     shares = counts / counts.sum(axis=1, keepdims=True).clip(1)
     few = len(classes) <= 20
@@ -235,6 +249,8 @@ def per_class(records: list[Record], most: int = 20):
 
 def lines(frame: pd.DataFrame, x: str, y: str, group: str) -> plt.Figure:
     """A line a group, with 95 % intervals over the test images where `y` is a test accuracy."""
+    if frame[y].isna().all():
+        return _nothing()
     figure, axis = plt.subplots(figsize=(6, 3.6), layout="constrained")
     for (value, rows), shade in zip(frame.groupby(group, sort=False), sns.color_palette("colorblind"), strict=False):
         rows = rows.sort_values(x)
@@ -248,6 +264,8 @@ def lines(frame: pd.DataFrame, x: str, y: str, group: str) -> plt.Figure:
 
 def bars(frame: pd.DataFrame, by: str, y: str = "top1") -> plt.Figure:
     """One bar a row of `by`, with 95 % intervals over the test images."""
+    if frame[y].isna().all():
+        return _nothing()
     known = frame.dropna(subset=[y])
     figure, axis = plt.subplots(figsize=(7, 0.42 * len(known) + 1.2), layout="constrained")
     for place, row in enumerate(known.itertuples()):
@@ -262,6 +280,8 @@ def bars(frame: pd.DataFrame, by: str, y: str = "top1") -> plt.Figure:
 
 def responses(frame: pd.DataFrame, factors: list[str], y: str = "val_top1") -> plt.Figure:
     """One panel a factor: every run's `y` against the factor, coloured by optimiser."""
+    if frame[y].isna().all():
+        return _nothing()
     known = frame.dropna(subset=[y])
     figure, axes = plt.subplots(1, len(factors), figsize=(2.7 * len(factors), 3), sharey=True, layout="constrained")
     for axis, factor in zip(np.atleast_1d(axes), factors, strict=True):
@@ -279,6 +299,8 @@ def responses(frame: pd.DataFrame, factors: list[str], y: str = "val_top1") -> p
 
 def races(groups: dict[str, Record], ahead: dict[str, float], colours=None) -> plt.Figure:
     """Validation top-1 against training seconds; `ahead` holds the seconds that went before, as in pretraining."""
+    if not groups:
+        return _nothing()
     figure, axis = plt.subplots(figsize=(6, 3.6), layout="constrained")
     for (group, record), shade in zip(groups.items(), sns.color_palette("colorblind"), strict=False):
         seconds = ahead.get(group, 0.0) + np.cumsum(record.environment["all_epoch_seconds"])

@@ -84,3 +84,17 @@ def test_bars_show_intervals_inside_the_unit_range(value):
     low, high = figure.axes[0].lines[0].get_xdata()
     assert 0 <= low <= high <= 1 and high - low > 0.05
     plt.close(figure)
+
+
+def test_where_no_run_has_a_result_every_figure_and_table_says_so_instead_of_failing():
+    frame = pd.DataFrame(
+        {"model": ["resnet18"], "status": ["failed"], "optimizer": "sgd", "augment": "none", "arm": "a"}
+    )
+    frame = frame.assign(top1=float("nan"), val_top1=float("nan"), n_test=float("nan"), n_train=float("nan"), lr=0.1)
+    drawn = [
+        figures.costs(frame), figures.curves({}), figures.confusion([]), figures.races({}, {}),
+        figures.lines(frame, "n_train", "top1", "arm"), figures.bars(frame, "augment"), figures.responses(frame, ["lr"]),
+    ]  # fmt: skip
+    assert all("No run has a result" in figure.texts[0].get_text() for figure in drawn)
+    assert figures.per_class([]).to_html() and figures.table(figures.with_interval(frame)).to_html()
+    plt.close("all")
