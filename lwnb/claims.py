@@ -54,7 +54,7 @@ def limits(p: Params, frame: pd.DataFrame, records: list[Record] = ()) -> list[s
             f"({', '.join(sorted({name(model) for model in weak['model']}))}): they were trained too little for their "
             "accuracy to say what the network can do."
         )
-    steps = [int(row.n_train // row.batch_size * row.epochs_run) for row in done.itertuples()]
+    steps = [max(1, int(row.n_train // row.batch_size)) * int(row.epochs_run) for row in done.itertuples()]
     if steps and min(steps) < SETTLED:
         found.append(
             f"Some runs took as few as {min(steps)} optimiser steps: the running statistics of BatchNorm may not have "

@@ -74,6 +74,9 @@ def test_limits_name_one_seed_weak_networks_and_runs_without_a_result(house):
 def test_few_optimiser_steps_are_told():
     rows = frame(model=["resnet18"], n_train=[425], batch_size=[128], epochs_run=[8])
     assert "as few as 24 optimiser steps" in "\n".join(claims.limits(P, rows))
+    assert "as few as 8 optimiser steps" in "\n".join(
+        claims.limits(P, rows.assign(batch_size=512))
+    )  # one batch an epoch
     assert "optimiser steps" not in "\n".join(claims.limits(P, rows.assign(batch_size=16)))
 
 
