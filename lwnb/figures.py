@@ -112,7 +112,7 @@ def label(column: str) -> str:
 def table(frame: pd.DataFrame, columns: list[str] | None = None):
     """A table with labels, units and formats from `COLUMNS`; the best value of a column that has a better direction is bold."""
     frame = frame[[c for c in columns or frame.columns if c in frame]].reset_index(drop=True)
-    frame = frame.drop(columns=[c for c in ("status", "seed") if c in frame and (frame[c] == USUAL[c]).all()])
+    frame = frame.drop(columns=[c for c in USUAL if c in frame and (frame[c] == USUAL[c]).all()])
     shown, best = pd.DataFrame(index=frame.index), {}
     for c in frame:
         column = COLUMNS.get(c, Column(c))

@@ -27,6 +27,7 @@ ACCURACIES = (
 """The metrics that a run which did not learn has no use for; its costs stand all the same."""
 
 COUNTS = ("n_train", "n_val", "n_test", "num_classes", "epochs_run", "parameters", "macs", "size_bytes")
+"""The counts and costs of a run: together with the accuracies, the columns that a table of runs always has."""
 
 MEASURED = ("train_seconds", "epoch_seconds", "images_per_second", "wall_seconds", "started", "other_load")
 """The fields of a run's environment that stand in the table of runs."""
@@ -180,7 +181,11 @@ def failures() -> list[dict]:
 
 def status(run: Run) -> str:
     """'done', 'did not learn' (finished, but no better than a constant guess), 'failed', 'interrupted' or 'missing'."""
-    if record := find(run):
+    return _status(run, find(run))
+
+
+def _status(run: Run, record: Record | None) -> str:
+    if record:
         return "done" if record.metrics["learned"] else "did not learn"
     return "failed" if failure(run) else "interrupted" if part(run).exists() else "missing"
 
@@ -194,8 +199,8 @@ def table(runs: list[Run]):
 
     rows = []
     for run in runs:
-        row = {"key": run.key, "status": status(run), "arm": run.arm, **run.model_dump()}
         record = find(run)
+        row = {"key": run.key, "status": _status(run, record), "arm": run.arm, **run.model_dump()}
         if record:
             hidden = () if row["status"] == "done" else ACCURACIES
             row |= {k: v for k, v in record.metrics.items() if not isinstance(v, list | dict) and k not in hidden}
