@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import statistics
 import subprocess
 import sys
 import tarfile
@@ -81,8 +82,10 @@ def test_a_second_load_takes_under_two_seconds(cifar10):
         "found = data.load(Source(dataset='cifar10', data_root=sys.argv[1]))\n"
         "found.train.images.sum(); print(time.perf_counter() - start)"
     )
-    done = subprocess.run([sys.executable, "-c", code, str(SAMPLES)], check=True, capture_output=True, text=True)
-    assert float(done.stdout) < 2
+    command = [sys.executable, "-c", code, str(SAMPLES)]
+    # three fresh processes: one may have to wait for a disk that the system sends elsewhere (4.2 s seen once, 0.7 s else)
+    tries = [float(subprocess.run(command, check=True, capture_output=True, text=True).stdout) for _ in range(3)]
+    assert statistics.median(tries) < 2, tries
 
 
 def test_no_test_image_of_cifar10_is_trained_on(cifar10):
