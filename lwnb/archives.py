@@ -4,7 +4,6 @@ import hashlib
 import os
 import socket
 import tarfile
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 
+from lwnb import results
 from lwnb.params import Source, home
 
 KNOWN = {
@@ -78,13 +78,13 @@ def _download(dataset: str, looked: str) -> Path:
 
     url, md5 = _origin(dataset)
     target = home() / "data" / url.rsplit("/", 1)[1]
-    target.parent.mkdir(parents=True, exist_ok=True)
+    for torn in target.parent.glob(f"{target.name}.tmp*"):  # a killed download; nobody else is at it: see data.load
+        torn.unlink()
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(TIMEOUT)
     try:
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix="download-") as aside:
-            download_url(url, aside, target.name, md5)
-            Path(aside, target.name).replace(target)
+        with results.whole(target) as aside:
+            download_url(url, aside.parent, aside.name, md5)
     except (OSError, RuntimeError, HTTPException) as error:
         raise DataError(
             f"{looked}The download of {url} failed, and nothing of it was kept: {error} "

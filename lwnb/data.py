@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from lwnb import archives, readers, splits
+from lwnb import archives, readers, results, splits
 from lwnb.archives import DataError
 from lwnb.params import Run, Source, home
 
@@ -132,6 +131,8 @@ def _whole(source: Source, image_size: int | None) -> tuple[dict[str, Tensor], d
         path = archives.find(source)
         file = cache / f"{source.dataset}-{_fingerprint(source, path, image_size)}.safetensors"
         if not _is_whole(file):
+            for torn in cache.glob(f"{source.dataset}-*.tmp*"):
+                torn.unlink()
             _write(file, readers.read(source, path, image_size))
         return _read(file)
 
@@ -164,12 +165,9 @@ def _write(file: Path, contents: readers.Contents) -> None:
         tensors |= {f"{name}.{field}": torch.from_numpy(getattr(part, field)).contiguous() for field in PARTS}
     digest = _digest(contents.names, {name: _columns(tensors, name) for name in ("train", "test")})
     about = {"names": contents.names, "classes": contents.classes, "skipped": contents.skipped, "digest": digest}
-    aside = file.with_suffix(f".tmp{os.getpid()}")
-    save_file(tensors, aside, {"about": json.dumps(about)})
-    aside.chmod(0o644)  # safetensors writes for the owner alone
-    with aside.open("rb") as stream:
-        os.fsync(stream.fileno())
-    aside.replace(file)
+    with results.whole(file) as aside:
+        save_file(tensors, aside, {"about": json.dumps(about)})
+        aside.chmod(0o644)  # safetensors writes for the owner alone
 
 
 def _columns(tensors: dict[str, Tensor], name: str, index=slice(None)) -> list[np.ndarray]:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import yaml
 
-from lwnb import __version__
+from lwnb import __version__, results
 from lwnb.params import CHECKOUT, ParamsError
 
 Fingerprints = Callable[[Path, "Page | None"], str]
@@ -56,8 +56,8 @@ class Executed:
 
 
 def is_study(notebook: Path) -> bool:
-    """Whether a notebook is executed for each page; the front page `00_…` and the closing one `99_…` are not."""
-    return notebook.name[:2] not in ("00", "99")
+    """Whether a notebook is executed for each page; the front page `00_…` and the closing ones `9x_…` are not."""
+    return not notebook.name.startswith(("00", "9"))
 
 
 def execute(
@@ -68,14 +68,14 @@ def execute(
     workers: int = 2,
     progress: Callable[[str], None] = print,
 ) -> list[Executed]:
-    """Run papermill for each study and page, then for the front and the closing notebook; the others go on if one fails.
+    """Run papermill for each study and page, then for the front and the closing notebooks; the others go on if one fails.
 
     A notebook is used again while its source, its parameters, this package and its fingerprint are as they were. The
     kernel is this interpreter, its working directory the checkout; there is no time limit.
 
     Parameters
     ----------
-    notebooks : `00_…` is the front page and `99_…` the closing one: each is executed once, with the parameter `pages`,
+    notebooks : `00_…` is the front page and `9x_…` are closing ones: each is executed once, with the parameter `pages`,
         which maps their names to their values. The others are studies, executed for each page with its values.
     out : the executed notebooks go to `out/executed`.
     fingerprints : a hash of the run records that a notebook reads for a page (None: for all pages).
@@ -130,7 +130,8 @@ def _execute(notebook: Path, page: Page | None, values: dict, folder: Path, fing
     start = time.perf_counter()
     error = _papermill(notebook, target, values, environment)
     if error is None:
-        stamp_file.write_text(stamp)  # last of all: what was interrupted has no stamp
+        results.sync(target)
+        results.write(stamp_file, stamp.encode())  # last of all: what was interrupted has no stamp
     return Executed(notebook, page, target, error, False, time.perf_counter() - start)
 
 
@@ -140,6 +141,7 @@ def _stamp(notebook: Path, values: dict, fingerprint: str) -> str:
         "notebook": digest([notebook]),
         "values": values,
         "package": [__version__, digest(sorted(Path(__file__).parent.glob("*.py")))],
+        "data": digest(sorted((CHECKOUT / "book").glob("*.yaml"))),
         "records": fingerprint,
     }
     return json.dumps(parts, indent=1, sort_keys=True)

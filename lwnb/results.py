@@ -7,19 +7,25 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 
 import psutil
+from filelock import FileLock
 
 from lwnb import __version__
 from lwnb.params import CHECKOUT, Run, home
 
 PUBLISHED = ("run.json", "metrics.json", "history.csv", "predictions.npz", "environment.json")
 """The files of a record that `publish` copies: small, and no weights."""
+
+WEIGHTS = "weights.safetensors"
 
 ACCURACIES = (
     "top1", "top5", "macro_f1", "ece", "loss", "train_top1", "train_loss", "val_top1", "val_loss", "best_epoch",
@@ -68,7 +74,7 @@ class Record:
     @property
     def weights(self) -> Path | None:
         """The weights, where this machine has them: published records carry none."""
-        file = self.folder / "weights.safetensors"
+        file = self.folder / WEIGHTS
         return file if file.exists() else None
 
 
@@ -120,63 +126,147 @@ def save(run: Run, metrics: dict, history: list[dict], predictions: dict, enviro
     import numpy as np
     import pandas as pd
 
-    aside, final = part(run), folder(run)
-    aside.mkdir(parents=True, exist_ok=True)
     arrays = io.BytesIO()
     np.savez_compressed(arrays, **predictions)
-    write(aside / "run.json", _dump(run.model_dump()))
-    write(aside / "history.csv", pd.DataFrame(history).to_csv(index=False).encode())
-    write(aside / "predictions.npz", arrays.getvalue())
-    write(aside / "environment.json", _dump(environment))
-    write(aside / "weights.safetensors", weights)
-    write(aside / "metrics.json", _dump(metrics))
-    for name in ("checkpoint.ckpt", "failure.json"):
-        (aside / name).unlink(missing_ok=True)
-    shutil.rmtree(final, ignore_errors=True)  # a folder without metrics.json is nobody's record
+    files = {
+        "run.json": _dump(run.model_dump()),
+        "history.csv": pd.DataFrame(history).to_csv(index=False).encode(),
+        "predictions.npz": arrays.getvalue(),
+        "environment.json": _dump(environment),
+        WEIGHTS: weights,
+        "metrics.json": _dump(metrics),
+    }
+    return store(run, files)
+
+
+def store(run: Run, files: dict[str, bytes]) -> Record:
+    """Write a record's files aside, `metrics.json` last, and rename their folder."""
+    for name in sorted(files, key="metrics.json".__eq__):
+        write(part(run) / name, files[name])
+    return finish(run)
+
+
+def finish(run: Run) -> Record | None:
+    """Rename the folder of a run whose files are all there, as a kill may have left it; None where some are missing.
+
+    `metrics.json` is written last: where it is, the others are. What a kill left of a file half-written is removed.
+    """
+    aside = part(run)
+    for torn in aside.glob("*.tmp*"):
+        torn.unlink()
+    if not (aside / "metrics.json").exists():
+        return None
+    for file in aside.iterdir():  # the checkpoint, and why an earlier try failed
+        if file.name not in (*PUBLISHED, WEIGHTS):
+            file.unlink()
+    _unwritten.pop(aside, None)
+    return Record(run, _place(aside, folder(run)))
+
+
+def _place(aside: Path, final: Path) -> Path:
+    """Give a whole folder its name; what stood there stops being a record before anything else of it goes."""
+    _sync(aside)
+    (final / "metrics.json").unlink(missing_ok=True)
+    shutil.rmtree(final, ignore_errors=True)
     aside.rename(final)
     _sync(final.parent)
-    return Record(run, final)
+    return final
+
+
+@contextmanager
+def lock(run: Run) -> Iterator[None]:
+    """Keep all other processes from training this run; a process that dies lets go of it."""
+    _make(part(run).parent)
+    with FileLock(part(run).with_suffix(".lock")):
+        yield
+
+
+def pack(record: Record) -> dict[str, bytes]:
+    """The files of a record by name, for `store` on another machine."""
+    return {file.name: file.read_bytes() for file in record.folder.iterdir()}
 
 
 def write(file: Path, content: bytes | memoryview) -> None:
-    """Write a file so that it is there whole or not at all."""
+    """Write a file, and the folders above it, so that it is there whole or not at all."""
+    with whole(file) as aside:
+        aside.write_bytes(content)
+
+
+@contextmanager
+def whole(file: Path) -> Iterator[Path]:
+    """A path to write a file to; when the block ends it is synced and renamed, and if the block fails, removed."""
     aside = file.with_name(f"{file.name}.tmp{os.getpid()}")
-    with aside.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    aside.replace(file)
+    _make(file.parent)
+    try:
+        yield aside
+        sync(aside)
+        aside.replace(file)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
     _sync(file.parent)
+
+
+def sync(file: Path) -> None:
+    """Wait until a file's content is on the disk."""
+    with file.open("r+b") as stream:
+        os.fsync(stream.fileno())
 
 
 def _sync(directory: Path) -> None:
     if os.name == "posix":  # elsewhere a folder cannot be opened to be synced
         handle = os.open(directory, os.O_RDONLY)
-        os.fsync(handle)
-        os.close(handle)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _make(directory: Path) -> None:
+    """Make a folder and those above it, each synced into its own."""
+    if not directory.is_dir():
+        _make(directory.parent)
+        directory.mkdir(exist_ok=True)
+        _sync(directory.parent)
 
 
 def _dump(content: dict) -> bytes:
     return (json.dumps(content, indent=1, sort_keys=True) + "\n").encode()
 
 
+_unwritten: dict[Path, dict] = {}
+"""Failures that this process could not write, by the folder that they belong in."""
+
+
 def fail(run: Run, error: BaseException) -> None:
     """Keep the reason of a failure beside what the run had reached; a later try starts from there."""
-    part(run).mkdir(parents=True, exist_ok=True)
     trace = "".join(traceback.format_exception(error))
     reason = f"{type(error).__name__}: {error}"
-    write(part(run) / "failure.json", _dump({"reason": reason, "traceback": trace, "run": run.model_dump()}))
+    keep_failure(run, {"reason": reason, "traceback": trace, "run": run.model_dump()})
+
+
+def keep_failure(run: Run, failure: dict) -> None:
+    """Write a failure as `failure` returns it; where the disk is full, it lasts as long as this process."""
+    _unwritten[part(run)] = failure
+    try:
+        write(part(run) / "failure.json", _dump(failure))
+        del _unwritten[part(run)]
+    except OSError as error:
+        text = f"{run.dataset} {run.model} {run.key}: the failure could not be recorded ({error})"
+        print(f"{text}:\n{failure['traceback']}", file=sys.stderr, flush=True)
 
 
 def failure(run: Run) -> dict | None:
     """Why the last try of this run failed: reason, traceback and run; None if it did not."""
     file = part(run) / "failure.json"
-    return _json(file) if file.exists() else None
+    return _unwritten.get(part(run)) or (_json(file) if file.exists() else None)
 
 
 def failures() -> list[dict]:
     """The failures of all runs that have no record yet."""
-    return [_json(file) for file in sorted((home() / "runs").glob("*/*/*.part/failure.json"))]
+    folders = {file.parent for file in (home() / "runs").glob("*/*/*.part/failure.json")} | set(_unwritten)
+    found = [_unwritten.get(aside) or _json(aside / "failure.json") for aside in sorted(folders)]
+    return [one for one in found if not find(Run(**one["run"]))]
 
 
 def status(run: Run) -> str:
@@ -218,16 +308,16 @@ def table(runs: list[Run]):
 def publish(records: list[Record]) -> list[Path]:
     """Copy records, without weights, from `runs/` to `results/`; those that are there stay as they are."""
     copied = []
-    for record in records:
-        target = folder(record.run, "results")
-        if not (target / "metrics.json").exists():
-            aside = target.with_name(f"{target.name}.part")
-            shutil.rmtree(aside, ignore_errors=True)
-            aside.mkdir(parents=True)
-            for name in PUBLISHED:
-                shutil.copyfile(record.folder / name, aside / name)
-            aside.rename(target)
-            copied.append(target)
+    _make(home() / "runs")
+    with FileLock(home() / "runs" / "publish.lock"):  # not in results/, which is committed
+        for record in records:
+            target = folder(record.run, "results")
+            if not (target / "metrics.json").exists():
+                aside = target.with_name(f"{target.name}.part")
+                shutil.rmtree(aside, ignore_errors=True)
+                for name in PUBLISHED:
+                    write(aside / name, (record.folder / name).read_bytes())
+                copied.append(_place(aside, target))
     return copied
 
 
@@ -272,7 +362,6 @@ def timing_name(setting: dict) -> str:
 def save_timing(record: dict) -> None:
     """Keep a timing, `{"setting": …, "samples_ms": …}`, under `runs/devices/`; see `lwnb.measure.latency`."""
     file = home() / "runs" / "devices" / f"{timing_name(record['setting'])}.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
     write(file, _dump(record))
 
 
@@ -288,7 +377,7 @@ def timings() -> list[str]:
 
 
 def origins(runs: list[Run]):
-    """A DataFrame with a row for each machine, set of versions and commit: how many of these runs it made."""
+    """A DataFrame with a row for each machine, set of versions and commit: the keys of those of these runs that it made."""
     import pandas as pd
 
     rows = []
@@ -302,8 +391,8 @@ def origins(runs: list[Run]):
             "commit": _short(about["commit"]),
         }
         row["versions"] = ", ".join(f"{name} {number}" for name, number in versions.items())
-        rows.append(row | {"runs": 1, "wall_seconds": about["wall_seconds"]})
-    keys, sums = ["machine", "device", "threads", "commit", "versions"], ["runs", "wall_seconds"]
+        rows.append(row | {"key": f"{record.run.key} ", "wall_seconds": about["wall_seconds"]})
+    keys, sums = ["machine", "device", "threads", "commit", "versions"], ["key", "wall_seconds"]
     frame = pd.DataFrame(rows, columns=keys + sums).groupby(keys, sort=False).sum().reset_index()
     return frame[[*keys[:-1], *sums, "versions"]]
 

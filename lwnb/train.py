@@ -1,15 +1,17 @@
 """One run: fit, validate, checkpoint, resume, test once. The training library stays behind `train`."""
 
-import ctypes
 import hashlib
 import io
 import logging
 import math
 import os
 import platform
+import signal
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,12 +21,13 @@ import psutil
 import safetensors.torch
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics.functional import classification as M
 
-from lwnb import augment, data, measure, models, results
+from lwnb import augment, data, measure, models, results, settings
 from lwnb.params import Run
 from lwnb.results import Record
 
@@ -41,7 +44,7 @@ def train(run: Run, parent: Run | None = None, on_epoch: Callable[[dict], None] 
     Parameters
     ----------
     parent : the run that `run.weights` names, with its `source`, so that its images can be checked against the test split
-    on_epoch : called with the new row of the history after each epoch
+    on_epoch : called after each epoch with the new row of the history and the number of images trained on
 
     Raises
     ------
@@ -50,24 +53,31 @@ def train(run: Run, parent: Run | None = None, on_epoch: Callable[[dict], None] 
     lwnb.models.WeightsError, lwnb.data.DataError
         When weights or images cannot be had.
     """
-    _keep_memory()
+    if record := results.finish(run):
+        return record
+    with settings.settled(run.model, results.part(run)) as setting:
+        return _train(run, parent, on_epoch, setting)
+
+
+def _train(run: Run, parent: Run | None, on_epoch: Callable[[dict], None], setting: settings.Setting) -> Record:
     clock = _Clock()
     task = data.task(run)
     leaks = _leaks(run, parent, task)
     net = models.build(run.model, len(task.classes), run.output_stride, run.seed)
     if run.weights != "none":
         models.load_backbone(net, _state(run))
-    recipe = _Recipe(run, net.to(memory_format=torch.channels_last), task, on_epoch)
+    recipe = _Recipe(run, net, task, on_epoch, setting)
     trainer = _trainer(run, recipe)
     checkpoint = results.part(run) / "checkpoint.ckpt"
     resumed = checkpoint.exists()
-    trainer.fit(
-        recipe,
-        train_dataloaders=range(recipe.steps),
-        val_dataloaders=range(1),
-        ckpt_path=checkpoint if resumed else None,
-        weights_only=True,
-    )
+    with _signals():
+        trainer.fit(
+            recipe,
+            train_dataloaders=range(recipe.steps),
+            val_dataloaders=range(1),
+            ckpt_path=checkpoint if resumed else None,
+            weights_only=True,
+        )
     if run.select == "best":
         net.load_state_dict(recipe.best["state"])
     metrics, predictions = _measure(run, net.to(recipe.place), task, recipe)
@@ -113,9 +123,11 @@ def _seeded(*parts, device="cpu") -> torch.Generator:
 class _Recipe(lightning.LightningModule):
     """The training recipe. Batches are made from (seed, epoch, step), so the loaders only count."""
 
-    def __init__(self, run: Run, net: nn.Module, task: data.Task, on_epoch: Callable):
+    def __init__(self, run: Run, net: nn.Module, task: data.Task, on_epoch: Callable, setting: settings.Setting):
         super().__init__()
-        self.run, self.net, self.task, self.on_epoch = run, net, task, on_epoch
+        self.run, self.task, self.on_epoch, self.setting = run, task, on_epoch, setting
+        self.layout = getattr(torch, setting.memory_format)
+        self.net = net.to(memory_format=self.layout)
         self.frozen = models.freeze(net, run.model) if run.freeze else []
         self.classes = len(task.classes)
         self.steps = max(1, len(task.train.labels) // run.batch_size)
@@ -133,9 +145,9 @@ class _Recipe(lightning.LightningModule):
             {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
         ]
         if run.optimizer == "sgd":
-            optimizer = torch.optim.SGD(groups, lr=run.lr, momentum=0.9, nesterov=True, fused=True)
+            optimizer = torch.optim.SGD(groups, lr=run.lr, momentum=0.9, nesterov=True, fused=self.setting.fused)
         else:
-            optimizer = torch.optim.AdamW(groups, lr=run.lr, fused=True)
+            optimizer = torch.optim.AdamW(groups, lr=run.lr, fused=self.setting.fused)
         self.plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.3, patience=3)
         if self.plateau_state:
             self.plateau.load_state_dict(self.plateau_state)
@@ -168,7 +180,7 @@ class _Recipe(lightning.LightningModule):
         generator = _seeded("batch", run.seed, self.current_epoch, step, device=self.place)
         images = augment.resize(self.images[chosen], run.image_size)
         images, targets = augment.augment(run.augment, images, self.labels[chosen], self.classes, generator)
-        logits = self.net(images.contiguous(memory_format=torch.channels_last))
+        logits = self.net(images.contiguous(memory_format=self.layout))
         loss = F.cross_entropy(logits, targets, label_smoothing=run.label_smoothing)
         hits = (logits.argmax(1) == targets.argmax(1)).sum()
         self.sums += torch.stack([loss.detach() * len(chosen), hits, torch.tensor(len(chosen), device=self.place)])
@@ -194,39 +206,53 @@ class _Recipe(lightning.LightningModule):
             state = {name: value.detach().clone() for name, value in self.net.state_dict().items()}
             self.best = {"rank": (val_top1, -val_loss), "epoch": self.current_epoch + 1, "state": state}
         self.seconds.append(time.perf_counter() - self.began)
-        self.on_epoch(self.history[-1])
+        self.on_epoch(self.history[-1] | {"images": self.images_an_epoch})
 
     def on_save_checkpoint(self, checkpoint: dict):
-        checkpoint |= {"history": self.history, "seconds": self.seconds, "best": self.best}
-        checkpoint["plateau"] = self.plateau.state_dict()
+        checkpoint |= {"history": self.history, "seconds": self.seconds, "plateau": self.plateau.state_dict()}
+        now = self.best.get("epoch") == self.current_epoch + 1  # then its weights are those of the checkpoint itself
+        checkpoint["best"] = self.best | ({"state": None} if now else {})
 
     def on_load_checkpoint(self, checkpoint: dict):
         self.history, self.seconds, self.best = (checkpoint[name] for name in ("history", "seconds", "best"))
         self.plateau_state = checkpoint["plateau"]
+        if "state" in self.best and self.best["state"] is None:
+            state = {name.removeprefix("net."): value.clone() for name, value in checkpoint["state_dict"].items()}
+            self.best = self.best | {"state": state}
 
 
 class _Whole(TorchCheckpointIO):
     """Checkpoints that are there whole or not at all."""
 
+    def load_checkpoint(self, path, *arguments, **more):
+        try:
+            return super().load_checkpoint(path, *arguments, **more)
+        except Exception as error:  # whatever torch makes of bytes that are not a checkpoint
+            raise RuntimeError(
+                f"{path}: not readable as a checkpoint ({type(error).__name__}: {error}). "
+                "Delete it, and the run starts again from its first epoch"
+            ) from error
+
     def save_checkpoint(self, checkpoint, path, storage_options=None):
-        buffer = io.BytesIO()
+        buffer = io.BytesIO()  # torch's own writer hides what is wrong with a full disk
         torch.save(checkpoint, buffer)
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
         results.write(Path(path), buffer.getbuffer())
 
 
-def _keep_memory() -> None:
-    """Let freed memory stay in the process where the C library is glibc, and leave new memory as it is.
+@contextmanager
+def _signals():
+    """Let Ctrl-C and SIGTERM do what they always do: Lightning turns both into an exit.
 
-    Networks allocate and free the same large blocks at every step; giving them back costs page faults, and filling
-    them is a check of PyTorch's deterministic mode that changes no result of ours. Both together: 1.3 times as fast
-    for EfficientNetV2-S at 32 px on one thread.
+    After Ctrl-C it ignores the next ones, in a notebook's kernel too; after SIGTERM the exit status would be 0.
     """
-    torch.utils.deterministic.fill_uninitialized_memory = False
-    if platform.libc_ver()[0] == "glibc":
-        libc = ctypes.CDLL(None)
-        libc.mallopt(-3, 2**30 - 1)  # M_MMAP_THRESHOLD
-        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as stop:
+        if not isinstance(stop.__context__, KeyboardInterrupt):
+            raise SystemExit(128 + signal.SIGTERM) from stop
+        signal.signal(signal.SIGINT, before)
+        raise KeyboardInterrupt from stop
 
 
 def _trainer(run: Run, recipe: _Recipe) -> lightning.Trainer:
@@ -238,7 +264,7 @@ def _trainer(run: Run, recipe: _Recipe) -> lightning.Trainer:
         precision={"fp32": "32-true", "bf16": "bf16-mixed"}[run.precision],
         max_epochs=run.epochs,
         callbacks=[*stop, keep],
-        plugins=[_Whole()],
+        plugins=[_Whole(), LightningEnvironment()],  # not a SLURM job's, which would be queued again
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -337,9 +363,7 @@ def _environment(recipe: _Recipe) -> dict:
     return {
         "versions": results.versions(*names) | {"python": platform.python_version()},
         "machine": results.machine(),
-        "device": recipe.place.type,
-        "threads": torch.get_num_threads(),
-        "memory_format": "channels_last",
+        **asdict(recipe.setting),
         "commit": results.commit(),
         "train_seconds": train_seconds,
         "epoch_seconds": float(np.median(recipe.seconds)),

@@ -1,3 +1,7 @@
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # for every process that a test starts; read when torch is imported
+
 import pytest
 import torch
 

@@ -124,12 +124,12 @@ def test_a_killed_download_is_not_taken_for_whole(house, tiny):
     child = subprocess.Popen([sys.executable, "-c", code, *archives.TINY_IMAGENET], env=os.environ, stderr=-3)
     try:
         deadline = time.monotonic() + 60
-        while not list(house.glob("data/download-*/*.zip")) and time.monotonic() < deadline:
+        while not list(house.glob("data/*.zip.tmp*")) and time.monotonic() < deadline:
             time.sleep(0.05)
     finally:
         child.kill()
         child.wait()
-    assert list(house.glob("data/download-*/*.zip")), "killed too early to show anything"
+    assert list(house.glob("data/*.zip.tmp*")), "killed too early to show anything"
     tiny.fault = "none"
     assert len(data.load(Source(dataset="tiny-imagenet")).train.labels) == 9
 

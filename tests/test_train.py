@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from lwnb import data, grid, models, params, results, studies, train
+from lwnb import data, grid, models, params, results, settings, studies, train
 from lwnb.params import FIVE, check
 
 TINY = {
@@ -130,7 +130,7 @@ def test_early_stopping_looks_at_validation_and_survives_a_kill_after_its_last_e
 def test_a_loss_that_is_not_finite_is_a_failure_that_is_told(house):
     run = tiny(optimizer="sgd", lr=10.0, warmup_epochs=0.0, schedule="constant", epochs=8, models=["squeezenet1_1"])
     table = grid.ensure([run, tiny()])
-    assert table["status"].tolist() == ["failed", "done"]
+    assert table["status"][0] == "failed" and results.find(tiny())  # the other one went on
     assert "diverged" in table["reason"][0] and run.key in json.dumps(results.failures()[0]) + results.part(run).name
 
 
@@ -202,7 +202,7 @@ def test_schedules_after_a_linear_warm_up(schedule, shares):
 
 def test_weight_decay_spares_norms_and_biases(house):
     task = data.task(tiny())
-    recipe = train._Recipe(tiny(), models.build("resnet18", 10), task, lambda row: None)
+    recipe = train._Recipe(tiny(), models.build("resnet18", 10), task, lambda row: None, settings.fastest("resnet18"))
     decayed, spared = recipe.configure_optimizers().param_groups
     assert (decayed["weight_decay"], spared["weight_decay"]) == (tiny().weight_decay, 0)
     assert (

@@ -1,0 +1,89 @@
+"""How a run uses the machine: threads, memory format, optimiser kernel, allocator. None of it is part of a run's key."""
+
+import ctypes
+import json
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from lwnb import results
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a run keeps from its first epoch to its last, through every kill; recorded in its environment.
+
+    `threads` of the processor; `memory_format`, channels_last or contiguous_format; `fused`, the optimiser in one kernel
+    instead of a loop; `keep_memory`, freed memory stays in the process instead of going back to the system.
+    """
+
+    device: str
+    threads: int
+    memory_format: str
+    fused: bool
+    keep_memory: bool
+
+
+KEEPS_MEMORY = {
+    "mobilenet_v3_small": False,
+    "resnet18": True,
+    "squeezenet1_1": True,
+    "efficientnet_v2_s": True,
+    "shufflenet_v2_x1_0": True,
+}
+
+
+def fastest(model: str) -> Setting:
+    """The fastest setting known for a network on this machine, with the threads that this process has."""
+    accelerator = torch.accelerator.is_available()
+    return Setting(
+        device=torch.accelerator.current_accelerator().type if accelerator else "cpu",
+        threads=torch.get_num_threads(),
+        memory_format="channels_last",
+        fused=True,
+        keep_memory=KEEPS_MEMORY.get(model, True),
+    )
+
+
+@contextmanager
+def settled(model: str, folder: Path) -> Iterator[Setting]:
+    """The setting that a run began with, if its folder has one for this device, else the fastest; in force meanwhile.
+
+    So a run that was killed ends with the same numbers to the last bit although it is resumed where other threads are usual.
+    """
+    file, chosen = folder / "setting.json", fastest(model)
+    begun = Setting(**json.loads(file.read_text(encoding="utf-8"))) if file.exists() else None
+    if begun and begun.device == chosen.device:
+        chosen = begun
+    else:
+        results.write(file, json.dumps(asdict(chosen)).encode())
+    before = torch.get_num_threads()
+    torch.set_num_threads(chosen.threads)
+    allocate(chosen.keep_memory)
+    try:
+        yield chosen
+    finally:
+        torch.set_num_threads(before)
+
+
+def allocate(keep: bool) -> None:
+    """Let freed memory stay in the process where the C library is glibc, or go back as usual; leave new memory as it is.
+
+    Networks allocate and free the same large blocks at every step: giving them back costs page faults, and filling new
+    ones is a check of PyTorch's deterministic mode that changes no result of ours.
+    """
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    if platform.libc_ver()[0] == "glibc":
+        libc, usual = ctypes.CDLL(None), 128 * 1024
+        libc.mallopt(-3, 2**30 - 1 if keep else usual)  # M_MMAP_THRESHOLD
+        libc.mallopt(-1, 2**31 - 1 if keep else usual)  # M_TRIM_THRESHOLD
+
+
+def release() -> None:
+    """Give freed memory back to the system, also what `allocate` keeps: after a run that ran out of it."""
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
