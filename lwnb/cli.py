@@ -32,6 +32,13 @@ Changes = Annotated[
 Studies = Annotated[
     list[str] | None, typer.Option("--study", "-s", help="Only this study, such as 01_architectures; repeatable.")
 ]
+Workers = Annotated[
+    int | None, typer.Option("--workers", "-w", min=1, help="Processes that train side by side. Default: one a core.")
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(help="Address of a dask scheduler, such as tcp://10.0.0.1:8786, whose workers train instead."),
+]
 
 
 def main() -> None:
@@ -114,13 +121,20 @@ def plan(pages: Pages = None, budget: Budget = "quick", param: Changes = None, s
 
 
 @app.command()
-def run(pages: Pages = None, budget: Budget = "quick", param: Changes = None, study: Studies = None) -> None:
+def run(
+    pages: Pages = None,
+    budget: Budget = "quick",
+    param: Changes = None,
+    study: Studies = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+) -> None:
     """Train what is missing for these pages, without notebooks or book. Exit status 1 if a run failed."""
     from lwnb import grid
 
     runs = _runs(_pinned(_read(pages, budget, param)), study)
     _announce(runs)
-    done = grid.ensure(runs)
+    done = grid.ensure(runs, workers, scheduler)
     _fail(done)
 
 
@@ -135,25 +149,36 @@ def _fail(done, broken: list = ()) -> None:
 
 
 @app.command()
-def report(pages: Pages = None, budget: Budget = "quick", param: Changes = None) -> None:
+def report(
+    pages: Pages = None,
+    budget: Budget = "quick",
+    param: Changes = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+) -> None:
     """Train what is missing, execute the notebooks, build the book, and print the path of its first page.
 
     Exit status 1 if a run or a notebook failed; the pages of the others are there all the same.
     """
-    from lwnb import book, grid, studies
+    from lwnb import book, grid, results, studies
     from lwnb.pages import Page
 
     values = _read(pages, budget, param)
     found = _pinned(values)
     runs = _runs(found, None)
     _announce(runs)
-    done = grid.ensure(runs)
+    done = grid.ensure(runs, workers, scheduler)
     for p in found.values():
         grid.latencies(studies.architectures(p))
 
     def fingerprint(notebook: Path, page: Page | None) -> str:
         names = [page.name] if page else list(found)
-        return hashlib.sha256(json.dumps([grid.fingerprint(found[name]) for name in names]).encode()).hexdigest()
+        known = (
+            [] if page else [record.run.key for record in results.every()]
+        )  # a claim looks at neighbours of a page's runs
+        return hashlib.sha256(
+            json.dumps([known, *(grid.fingerprint(found[name]) for name in names)]).encode()
+        ).hexdigest()
 
     pinned = {name: page | found[name].model_dump(include=set(grid.PINNED)) for name, page in values.items()}
     chapters = [Page(name, found[name].title, page) for name, page in pinned.items()]

@@ -1,17 +1,16 @@
 """Which runs are missing, and who trains them."""
 
-import logging
+import gc
 import os
 import statistics
-import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import NamedTuple
 
-from filelock import FileLock
-from tqdm import tqdm
-
 from lwnb import results
+from lwnb import workers as pool
 from lwnb.params import Params, Run
+from lwnb.progress import Progress
 
 SPEED = {
     "mobilenet_v3_small": 2500,
@@ -61,14 +60,24 @@ def _here(run: Run, weights: bool) -> bool:
 
 
 def estimate(runs: list[Run]) -> list[float | None]:
-    """Training time of each run in seconds, from the runs that this machine has of the same network, or from `SPEED`."""
-    own: dict[str, list[float]] = {}
+    """Training time of each run in seconds.
+
+    From this machine's runs of the same network, image size and output stride; else of the same network; else `SPEED`.
+    """
+    own: dict[tuple, list[float]] = {}
     for record in results.every():
         if record.weights:  # trained here, not published elsewhere
-            work = _work(record.run, record.metrics["n_train"])
-            own.setdefault(record.run.model, []).append(record.environment["train_seconds"] / work)
-    pace = {model: 1 / speed for model, speed in SPEED.items()} | {m: statistics.median(s) for m, s in own.items()}
-    return [pace[run.model] * _work(run) if run.model in pace and _work(run) else None for run in runs]
+            pace = record.environment["train_seconds"] / _work(record.run, record.metrics["n_train"])
+            for like in (_shape(record.run), (record.run.model,)):
+                own.setdefault(like, []).append(pace)
+    known = {(model,): 1 / speed for model, speed in SPEED.items()}
+    known |= {like: statistics.median(paces) for like, paces in own.items()}
+    paces = [known.get(_shape(run), known.get((run.model,))) for run in runs]
+    return [pace * _work(run) if pace and _work(run) else None for pace, run in zip(paces, runs, strict=True)]
+
+
+def _shape(run: Run) -> tuple:
+    return run.model, run.image_size, run.output_stride
 
 
 def _work(run: Run, images: int = 0) -> float:
@@ -99,25 +108,33 @@ class Job(NamedTuple):
     weights: bool
 
 
-def ensure(runs: list[Run], workers: int | None = None):
+def ensure(runs: list[Run], workers: int | None = None, scheduler: str | None = None):
     """Train what is missing, sources first, then the longest, and return the table of all these runs.
 
     A run that fails is kept as a row with its reason; the others go on. Asked again, it is tried again.
 
     Parameters
     ----------
-    workers : processes side by side, the processor's cores shared among them; by default one a core, or one in all
-        where there is an accelerator. A single run trains in this process.
+    workers : processes side by side, the processor's cores shared among them; by default what `LWNB_WORKERS` says, else
+        one a core, or one in all where there is an accelerator. A single run trains in this process.
+    scheduler : the address of a dask scheduler whose workers train instead; by default what `LWNB_SCHEDULER` says.
+        Records and weights come back to this process.
     """
     known, todo = {run.key: run for run in runs}, missing(runs)
     sources = {run.parent for run in todo}
+    costs = dict(zip((run.key for run in todo), estimate(todo), strict=True))
     jobs = [Job(run, known.get(run.parent), run.key in sources) for run in todo]
+    if workers is None and scheduler is None:
+        workers, scheduler = pool.default()
     workers = min(len(jobs), workers or _cores()) if jobs else 0
-    with _Progress(todo) as progress:
-        if workers > 1:
-            _spread(jobs, workers, progress)
-        for job in jobs if workers == 1 else []:
-            _one(job, progress)
+    with Progress(costs) as progress:
+        if jobs and (scheduler or workers > 1):
+            jobs.sort(key=lambda job: (not job.weights, -(costs[job.run.key] or 0)))
+            _spread(jobs, workers, scheduler, progress)
+        else:
+            for job in jobs:
+                _one(job, partial(progress.epoch, job.run))
+                progress.end(job.run, _told(job.run))
     return results.table(list(known.values()))
 
 
@@ -127,53 +144,69 @@ def _cores() -> int:
     return 1 if torch.accelerator.is_available() else os.cpu_count() or 1
 
 
-def _spread(jobs: list[Job], workers: int, progress: "_Progress") -> None:
-    """Train in worker processes: sources first, then the longest; a run waits for the run that it starts from."""
-    from distributed import Client, LocalCluster, as_completed
-
-    threads = max(1, (os.cpu_count() or 1) // workers)
-    costs = dict(zip((job.run.key for job in jobs), estimate([job.run for job in jobs]), strict=True))
-    waiting = sorted(jobs, key=lambda job: (not job.weights, -(costs[job.run.key] or 0)))
-    pending = {job.run.key: job.run for job in jobs}
-    local = {"n_workers": workers, "threads_per_worker": 1, "memory_limit": 0, "dashboard_address": None}
-    with LocalCluster(**local, silence_logs=logging.ERROR) as cluster, Client(cluster) as client:
-        running = as_completed()
-
-        def submit(count: int) -> None:
-            for job in [job for job in waiting if job.run.parent not in pending][:count]:
-                waiting.remove(job)
-                running.add(client.submit(_alone, job, threads, key=job.run.key, retries=1))
-
-        submit(workers)
-        for future in running:
-            run = pending.pop(future.key)
-            if future.exception():  # the worker itself died, twice
-                results.fail(run, future.exception())
-            progress.end(run)
-            submit(workers - running.count())
+def _spread(jobs: list[Job], workers: int, scheduler: str | None, progress: Progress) -> None:
+    """Train in worker processes; those of a scheduler may lie on other machines, and get and give back files."""
+    runs = {job.run.key: job.run for job in jobs}
+    threads = None if scheduler else max(1, (os.cpu_count() or 1) // workers)
+    with pool.connect(workers, scheduler) as client:
+        pool.listen(client, lambda row: row["key"] in runs and progress.epoch(runs[row["key"]], row))
+        tasks = [
+            pool.Task(job.run.key, job.run.parent, partial(_parcel, job, threads, bool(scheduler))) for job in jobs
+        ]
+        for key, outcome in pool.spread(tasks, _alone, client):
+            _settle(runs[key], outcome)
+            progress.end(runs[key], _told(runs[key]))
 
 
-def _alone(job: Job, threads: int) -> None:
-    """A run in a worker process of its own."""
+def _parcel(job: Job, threads: int | None, far: bool) -> tuple:
+    """What a worker needs for a job: also the record that it starts from, where the worker may not have it."""
+    source = results.find_key(job.run.parent) if far and job.run.parent else None
+    return job, threads, far, source and (source.run, results.pack(source))
+
+
+def _alone(job: Job, threads: int | None, far: bool, source: tuple | None) -> tuple[dict | None, dict | None]:
+    """A run in a worker process of its own: its record's files, if they are wanted, and its failure."""
     import torch
 
-    torch.set_num_threads(threads)
-    _one(job)
+    if threads:
+        torch.set_num_threads(threads)
+    if source and not _here(source[0], weights=True):
+        results.store(*source)
+    _one(job, lambda row: pool.tell(row | {"key": job.run.key}))
+    record = results.find(job.run)
+    return (results.pack(record) if far and record else None), None if record else results.failure(job.run)
 
 
-def _one(job: Job, progress: "_Progress | None" = None) -> None:
-    from lwnb import train  # torch and the training library: only when there is something to train
+def _settle(run: Run, outcome: tuple | BaseException) -> None:
+    """Keep what a worker gave back, where it is not here."""
+    if isinstance(outcome, BaseException):  # its workers died, again and again
+        results.fail(run, outcome)
+        return
+    files, failure = outcome
+    if files and not results.find(run):
+        results.store(run, files)
+    elif failure and not results.failure(run):
+        results.keep_failure(run, failure)
+
+
+def _one(job: Job, on_epoch: Callable[[dict], None]) -> None:
+    from lwnb import settings, train  # torch and the training library: only when there is something to train
 
     run = job.run
-    results.part(run).parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(results.part(run).with_suffix(".lock")):  # a dead process leaves no lock behind
-        if not _here(run, job.weights):  # another process may have trained it meanwhile
-            try:
-                train.train(run, job.parent, on_epoch=lambda row: progress and progress.epoch(run, row))
-            except Exception as error:  # noqa: BLE001 - one run's fault is not the batch's: it is recorded and shown
-                results.fail(run, error)
-    if progress:
-        progress.end(run)
+    try:
+        with results.lock(run):
+            if not _here(run, job.weights):  # another process may have trained it meanwhile
+                train.train(run, job.parent, on_epoch)
+    except Exception as error:  # noqa: BLE001 - one run's fault is not the batch's: it is recorded and shown
+        results.fail(run, error)
+        del error
+        gc.collect()  # what the run held, for the next one
+        settings.release()
+
+
+def _told(run: Run) -> str:
+    status = results.status(run)
+    return f"{status}: {results.failure(run)['reason']}" if status == "failed" else status
 
 
 def latencies(runs: list[Run]):
@@ -209,42 +242,3 @@ def fingerprint(p: Params) -> list:
 
     states = [(run.key, results.status(run), (results.failure(run) or {}).get("reason")) for run in studies.runs(p)]
     return [states, results.timings()]
-
-
-class _Progress:
-    """A bar over the epochs of all runs on a terminal or in a notebook; lines in a log."""
-
-    def __init__(self, runs: list[Run]):
-        live = sys.stderr.isatty() or "ipykernel" in sys.modules
-        self.bar = tqdm(total=sum(run.epochs for run in runs), unit="epoch", disable=not live or not runs)
-        self.done, self.count, self.reached = 0, len(runs), {}
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.bar.close()
-
-    def epoch(self, run: Run, row: dict):
-        self.bar.set_description(f"{self.done + 1}/{self.count} {run.dataset} {run.model}")
-        self._advance(run, row["epoch"])
-        self._line(
-            f"{run.dataset} {run.model} {run.key} epoch {row['epoch']}/{run.epochs} "
-            f"loss {row['train_loss']:.3f} val_top1 {row['val_top1']:.3f}"
-        )
-
-    def end(self, run: Run):
-        self.done += 1
-        self._advance(run, run.epochs)
-        self.bar.set_description(f"{self.done}/{self.count}")
-        status = results.status(run)
-        reason = f": {results.failure(run)['reason']}" if status == "failed" else ""
-        self._line(f"[{self.done}/{self.count}] {run.dataset} {run.model} {run.key} {status}{reason}")
-
-    def _advance(self, run: Run, epoch: int):
-        self.bar.update(epoch - self.reached.get(run.key, 0))
-        self.reached[run.key] = epoch
-
-    def _line(self, text: str):
-        if self.bar.disable:
-            print(text, file=sys.stderr, flush=True)
