@@ -4,7 +4,7 @@
 PYTHON ?= python3
 ARGS ?=
 
-.PHONY: report test lab lock clean
+.PHONY: report test lab bench lock clean
 
 report: .venv/installed
 	.venv/bin/lwnb report $(ARGS)
@@ -14,6 +14,9 @@ test: .venv/installed
 
 lab: .venv/installed
 	.venv/bin/jupyter lab notebooks $(ARGS)
+
+bench: .venv/installed
+	.venv/bin/python -m benchmarks $(ARGS)
 
 # Written last, so that an interrupted installation is done again. setuptools comes from the lock, too.
 .venv/installed: requirements.lock pyproject.toml
@@ -25,7 +28,7 @@ lab: .venv/installed
 
 # Keeps every version that still fits pyproject.toml. Newer ones: make lock ARGS=--upgrade
 lock: build/uv
-	build/uv/bin/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --no-annotate \
+	build/uv/bin/uv pip compile pyproject.toml --extra dev --extra bench --universal --python-version 3.11 --no-annotate \
 		--custom-compile-command "make lock  (for Python 3.11 and later on Linux, macOS and Windows)" \
 		--output-file requirements.lock $(ARGS)
 

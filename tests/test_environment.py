@@ -30,9 +30,10 @@ def project() -> dict:
 
 
 def requirements() -> list[Requirement]:
-    """Everything that pyproject.toml asks for: the package's own needs and those of development."""
+    """Everything that pyproject.toml asks for: the package's own needs, those of development and of the benchmark."""
     table = project()["project"]
-    return [Requirement(text) for text in table["dependencies"] + table["optional-dependencies"]["dev"]]
+    extras = table["optional-dependencies"]
+    return [Requirement(text) for text in table["dependencies"] + extras["dev"] + extras["bench"]]
 
 
 def ranges(specifier: str) -> frozenset[str]:

@@ -18,20 +18,23 @@ from lwnb.params import CHECKOUT
 LEVELS = (  # from the ground up: a module imports from lower lines only
     {"params"},
     {"results"},
-    {"studies", "stats"},
+    {"studies", "stats", "trace"},
     {"figures"},
+    {"compare"},
+    {"findings", "evidence"},
+    {"rules", "published"},
     {"claims"},
     # so far nothing needs torch
     {"archives", "images", "splits"},
     {"readers", "models", "policies"},
     {"data", "augment"},
-    {"measure", "deploy"},
-    {"train"},
+    {"measure", "deploy", "settings"},
+    {"train", "workers", "progress"},
     {"grid", "pages"},
     {"book"},
     {"cli"},
 )
-LIGHT = set().union(*LEVELS[:5], {"pages", "book", "cli"})
+LIGHT = set().union(*LEVELS[:8], {"pages", "book", "cli"})
 """Modules that are imported without torch, and name it nowhere."""
 
 HEAVY = {"torch", "torchvision", "lightning", "pytorch_lightning", "torchmetrics", "ptflops"}
@@ -173,6 +176,10 @@ def distributions(texts: list[str]) -> set[str]:
     return {canonicalize_name(owner) for root in foreign for owner in owners.get(root, [root])}
 
 
+def benchmark_code() -> list[str]:
+    return [p.read_text(encoding="utf-8") for p in (CHECKOUT / "benchmarks").glob("*.py")]
+
+
 def notebook_code() -> list[str]:
     books = [json.loads(p.read_text(encoding="utf-8")) for p in (CHECKOUT / "notebooks").glob("*.ipynb")]
     return ["".join(cell["source"]) for book in books for cell in book["cells"] if cell["cell_type"] == "code"]
@@ -181,7 +188,15 @@ def notebook_code() -> list[str]:
 def test_what_is_imported_is_declared():
     tests = {p.stem: p.read_text(encoding="utf-8") for p in (CHECKOUT / "tests").rglob("*.py")}
     assert distributions([*package().values(), *notebook_code()]) - declared() == set()
-    assert distributions(list(tests.values())) - declared("dev") - set(map(canonicalize_name, tests)) == set()
+    own = {"benchmarks", *map(canonicalize_name, tests)}
+    assert distributions(list(tests.values())) - declared("dev") - own == set()
+    assert distributions(benchmark_code()) - declared("bench") - own == set()
+
+
+def test_the_package_knows_nothing_of_the_benchmarks():
+    names = {i.name.split(".")[0] for source in package().values() for i in imports(source)}
+    assert "benchmarks" not in names
+    assert "lwnb" in {i.name.split(".")[0] for source in benchmark_code() for i in imports(source)}
 
 
 def test_what_is_declared_is_used():
