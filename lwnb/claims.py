@@ -1,149 +1,212 @@
-"""Sentences that the results carry, and what they cannot say."""
+"""Claims as data, and the verdict that the records of a page allow: holds, does not hold, or not decidable here."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
 
 import pandas as pd
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from lwnb import stats
-from lwnb.figures import name
-from lwnb.params import Params
-from lwnb.results import Record
+from lwnb import results, rules, studies, trace
+from lwnb.evidence import Evidence, describe
+from lwnb.figures import label
+from lwnb.params import CHECKOUT, FIVE, Dataset, Params, ParamsError
 
-SETTLED = 100
-"""Optimiser steps below which the running statistics of BatchNorm (momentum 0.1) may lag behind the weights."""
+Rule = Literal["better", "sooner", "widest", "lowest", "swapped", "balance"]
 
-FITTED = 0.9
-"""Below this top-1 on its own training images, without augmentation, a network had not yet learned them."""
+HOLDS, FAILS, OPEN = "holds", "does not hold", "not decidable here"
+VERDICTS = {True: HOLDS, False: FAILS, None: OPEN}
 
-FLAT = 0.01
-"""A validation curve is flat when its last fifth rises above the fifth before by less than this much top-1."""
-
-
-def best(frame: pd.DataFrame, by: list[str] | None = None) -> pd.DataFrame:
-    """The row with the highest validation top-1, or one for each group: the test split chooses nothing."""
-    known = frame.dropna(subset=["val_top1"])
-    if not by:
-        return known.nlargest(1, "val_top1")
-    return known.loc[known.groupby(by, sort=False)["val_top1"].idxmax()].reset_index(drop=True)
+TITLES = {
+    "digits": "digits",
+    "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100",
+    "tiny-imagenet": "Tiny ImageNet",
+    "folder": "a folder",
+}
 
 
-def rate(row) -> str:
-    """Test top-1 in words, with its 95 % interval and the number of images."""
-    low, high = stats.wilson(row.top1, int(row.n_test))
-    return f"{row.top1:.3f} (95 % interval {low:.3f} to {high:.3f}, n = {int(row.n_test):,})"
+def _sets(datasets: Sequence[str]) -> str:
+    return " or ".join(TITLES[dataset] for dataset in datasets)
 
 
-def flat(record: Record) -> bool:
-    """Whether the validation curve had flattened: see `FLAT`."""
-    curve = record.history["val_top1"].to_numpy()
-    fifth = max(1, len(curve) // 5)
-    return len(curve) >= 5 and bool(curve[-fifth:].mean() - curve[-2 * fifth : -fifth].mean() < FLAT)
+class Claim(BaseModel):
+    """A statement of a source, and the rule that decides it.
+
+    `group` and each of `rivals` name rows of the table of the `study`, by column and value; `others` are the other
+    networks of the five. Where a side has several settings, validation chooses. `largest` keeps the rows with the
+    highest value of a column, `same` those whose value both sides have. `margin` is a difference of top-1, a share of a
+    cost, or a factor. Least evidence: `seeds`; `tuned`, learning rates that lie inside those tried; `pretrained`, the
+    source of the weights; `datasets` (none: any).
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    id: str
+    statement: str
+    source: str
+    study: str
+    rule: Rule
+    group: dict[str, Any]
+    rivals: list[dict[str, Any]] = Field(min_length=1)
+    column: str = "top1"
+    also: list[str] = []
+    baseline: str = "macs"
+    largest: str | None = None
+    same: str | None = None
+    weights: dict[str, float] = {}
+    margin: float = 0.0
+    seeds: int = Field(1, ge=1)
+    tuned: bool = False
+    pretrained: Literal["imagenet"] | None = None
+    datasets: list[Dataset] = []
+    against: list[Dataset] = []
+    limit: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _others(cls, values: dict) -> dict:
+        if values.get("rivals") == "others":
+            own = values.get("group", {}).get("model")
+            return values | {"rivals": [{"model": model} for model in FIVE if model != own]}
+        return values
+
+    @field_validator("study")
+    @classmethod
+    def _known(cls, study: str) -> str:
+        if study not in studies.STUDIES:
+            raise ValueError(f"allowed are {', '.join(studies.STUDIES)}")
+        return study
+
+    def decided_by(self) -> str:
+        """The rule in words, made from the fields."""
+        own, others = describe(self.group), ", ".join(map(describe, self.rivals))
+        cost = label(self.column).split(",")[0]
+        said = {
+            "better": f"top-1 of {own} minus that of {others}: above {self.margin:g} with both of its intervals, over "
+            f"seeds and over test images; it does not hold if one comparison lies below it",
+            "sooner": f"{own} reaches the best validation top-1 of {others} in fewer epochs: the interval of the factor "
+            f"over seeds lies above {self.margin:g}; it does not hold if it lies below",
+            "widest": f"top-1 of {own} minus that of {others}, on {_sets(self.datasets)} larger than on "
+            f"{_sets(self.against)} (Welch's t over seeds)",
+            "lowest": f"{cost} of {own} below that of {others}"
+            + f" by more than {self.margin:.0%}" * (self.margin > 0),
+            "swapped": f"some network is below another in {label(self.baseline).split(',')[0]} and above it in {cost}, both by "
+            f"more than {self.margin:.0%}",
+            "balance": f"{own} leads by a weighted score in {rules.SURE:.0%} of resamples of images and seeds; it does "
+            f"not hold if it leads in {1 - rules.SURE:.0%} or fewer",
+        }[self.rule]
+        least = [f"{self.seeds} seeds"] * (self.seeds > 1) + ["tuned learning rates"] * self.tuned
+        least += ["weights from ImageNet"] * (self.pretrained == "imagenet")
+        least += [_sets(self.datasets)] * bool(self.datasets)
+        return said + (f". Least evidence: {'; '.join(least)}" if least else "") + "."
 
 
-def limits(p: Params, frame: pd.DataFrame, records: list[Record] = ()) -> list[str]:
-    """What the runs of a page cannot say: seeds, subsets, unfinished curves, runs that failed."""
-    found = [f"Budget `{p.budget}`, {p.epochs} epochs at {p.image_size} px."]
-    if p.seeds == 1:
-        found.append("One seed: how much a second training would differ is not known; intervals are over test images.")
-    if p.train_size or p.test_size:
-        found.append("A subset of the data set, as the counts of images in the table say.")
-    if rising := sorted({name(record.run.model) for record in records if not flat(record)}):
-        found.append(f"The validation curve was still rising at the last epoch: {', '.join(rising)}.")
-    done = frame[frame["status"] == "done"]
-    if len(weak := done[done["train_top1"] < FITTED]):
-        found.append(
-            f"Top-1 on its own training images stayed below {FITTED} in {len(weak)} of {len(done)} runs "
-            f"({', '.join(sorted({name(model) for model in weak['model']}))}): they were trained too little for their "
-            "accuracy to say what the network can do."
-        )
-    steps = [max(1, int(row.n_train // row.batch_size)) * int(row.epochs_run) for row in done.itertuples()]
-    if steps and min(steps) < SETTLED:
-        found.append(
-            f"Some runs took as few as {min(steps)} optimiser steps: the running statistics of BatchNorm may not have "
-            "settled, so that a network evaluates worse than it has learned."
-        )
-    for row in frame[frame["status"] != "done"].itertuples():
-        reason = row.reason if row.status == "failed" else "its loss stayed at that of a constant guess"
-        found.append(f"No result from {name(row.model)}, run `{row.key}`: {row.status} ({reason}).")
+@dataclass(frozen=True)
+class Verdict:
+    """What the runs of a page say about a claim."""
+
+    claim: Claim
+    page: str
+    verdict: str
+    numbers: str
+    reasons: list[str]
+    keys: list[str]
+
+
+def read(file: Path = CHECKOUT / "book" / "claims.yaml") -> list[Claim]:
+    """The claims of a YAML file.
+
+    Raises
+    ------
+    ParamsError
+        A claim is not possible: its id, the field, the value and what is allowed.
+    """
+    claims = []
+    for number, entry in enumerate(yaml.safe_load(file.read_text(encoding="utf-8")), 1):
+        try:
+            claims.append(Claim(**entry))
+        except (ValidationError, TypeError) as error:
+            name = entry.get("id", f"number {number}") if isinstance(entry, dict) else f"number {number}"
+            raise ParamsError(f"{file.name}, claim {name}: {error}") from None
+    return claims
+
+
+def evidence(p: Params, *more: pd.DataFrame) -> dict[str, Evidence]:
+    """What each study of a page has to say; `more` are tables of key and further costs, such as `grid.latencies`."""
+    known, found = results.table([record.run for record in results.every()]), {}
+    for study, runs_of in (studies.STUDIES | {"02_transfer": studies.on_target}).items():  # a source is no arm
+        runs = runs_of(p)
+        frame = results.table(runs)
+        parts = frame["augment"].str.split("+")
+        mixed = [next((part for part in policy if part in ("mixup", "cutmix")), "none") for policy in parts]
+        rest = ["+".join(part for part in policy if part not in ("mixup", "cutmix")) or "none" for policy in parts]
+        frame = frame.assign(mixing=mixed, base=rest)
+        for table in more:
+            frame = frame.merge(table, on="key", how="left")
+        records = {run.key: record for run in runs if (record := results.find(run)) and record.metrics["learned"]}
+        found[study] = Evidence(frame, records, known)
     return found
 
 
-def architectures(p: Params, frame: pd.DataFrame, records: list[Record]) -> str:
-    """Which network validation prefers, what the cheapest costs, and whether they may be ranked."""
-    done = frame.dropna(subset=["top1"])
-    if done.empty:
-        return bullets(["No network has a result."], limits(p, frame, records))
-    mean = done.groupby("model", sort=False).mean(numeric_only=True).reset_index()
-    top, small = mean.nlargest(1, "val_top1").iloc[0], mean.nsmallest(1, "macs").iloc[0]
-    found = [
-        f"Validation prefers **{name(top.model)}**; its test top-1 is {rate(top)}.",
-    ]
-    if small.model == top.model:
-        found.append(f"It also has the fewest MACs, {top.macs / 1e6:.1f} million.")
-    else:
-        found.append(
-            f"The fewest MACs has **{name(small.model)}**, {small.macs / 1e6:.1f} million against {top.macs / 1e6:.1f} "
-            f"million; its test top-1 is {rate(small)}."
-        )
-    fits = mean[[stats.wilson(r.top1, int(r.n_test))[1] >= top.top1 for r in mean.itertuples()]]
-    if len(fits) > 1:
-        cheap = fits.nsmallest(1, "parameters").iloc[0]
-        found.append(
-            f"Of the {len(fits)} networks whose interval reaches that of the preferred one, "
-            f"**{name(cheap.model)}** has the fewest parameters, {cheap.parameters / 1e6:.2f} million."
-        )
-    found.append("No ranking is given: one learning rate served all networks, none was tuned for its own.")
-    return bullets(found, limits(p, frame, records))
+def judge(claims: Sequence[Claim], pages: dict[str, Params], found: dict[str, dict[str, Evidence]]) -> list[Verdict]:
+    """The verdict on every claim for every page; a claim that compares pages is judged once, for all.
+
+    Parameters
+    ----------
+    pages, found : by the page's name, its parameters and what `evidence` gives for them
+    """
+    verdicts = []
+    for claim in claims:
+        if claim.rule == "widest":
+            by_set = {p.dataset: found[page][claim.study] for page, p in pages.items()}
+            sources = [reason for p in pages.values() if p.dataset in claim.datasets for reason in _foreign(claim, p)]
+            verdicts.append(_verdict(claim, "", sources, rules.widest(claim, by_set)))
+            continue
+        for page, p in pages.items():
+            verdicts.append(
+                _verdict(claim, page, _foreign(claim, p), rules.RULES[claim.rule](claim, found[page][claim.study]))
+            )
+    return verdicts
 
 
-def transfer(p: Params, frame: pd.DataFrame, source: str) -> str:
-    """What starting from a source brings, at the most and at the fewest training images."""
-    chosen, found = best(frame, ["arm", "n_train"]), [f"Source of the weights: {source}."]
-    for size in sorted(chosen["n_train"].unique(), reverse=True):
-        rows = chosen[chosen["n_train"] == size]
-        found.append(
-            f"{int(size):,} training images: " + "; ".join(f"{r.arm} {rate(r)}" for r in rows.itertuples()) + "."
-        )
-    edge = sorted({r.arm for r in chosen.itertuples() if r.lr in (min(p.transfer_lrs), max(p.transfer_lrs))})
-    if edge:
-        found.append(
-            f"The chosen learning rate sits at the edge of its grid, so a better one may lie outside: {', '.join(edge)}."
-        )
-    return bullets(found, limits(p, frame))
+def _foreign(claim: Claim, p: Params) -> list[str]:
+    """Why a page's data or weights are not those that the claim is about."""
+    reasons = []
+    if claim.datasets and p.dataset not in claim.datasets:
+        reasons.append(f"the rule asks for {_sets(claim.datasets)}, and this is {TITLES[p.dataset]}")
+    if claim.pretrained and p.source != claim.pretrained:
+        reasons.append(f"the weights come from `{p.source}`, a substitute for ImageNet")
+    return reasons
 
 
-def augmentation(p: Params, frame: pd.DataFrame) -> str:
-    """Which policy validation prefers, against none, and how the gap to the training images moves."""
-    done = frame.dropna(subset=["top1"])
-    if done.empty:
-        return bullets(["No policy has a result."], limits(p, frame))
-    top, found = best(done).iloc[0], []
-    found.append(f"Validation prefers **{top.augment}**; its test top-1 is {rate(top)}.")
-    for plain in done[done["augment"] == "none"].head(1).itertuples():
-        found.append(
-            f"Without augmentation it is {rate(plain)}, and training top-1 is {plain.gap:+.3f} above validation."
-        )
-    widest = done.loc[done["gap"].idxmax()]
-    found.append(f"The widest gap between training and validation has **{widest.augment}**, {widest.gap:+.3f}.")
-    return bullets(found, limits(p, frame))
+def _verdict(claim: Claim, page: str, reasons: list[str], finding: rules.Finding) -> Verdict:
+    reasons = list(dict.fromkeys([*reasons, *finding.reasons]))
+    return Verdict(claim, page, OPEN if reasons else VERDICTS[finding.holds], finding.numbers, reasons, finding.keys)
 
 
-def hyperparameters(p: Params, frame: pd.DataFrame) -> str:
-    """The setting that validation prefers, how far the settings lie apart, and whether the winner sits at an edge."""
-    done = frame.dropna(subset=["val_top1"])
-    if done.empty:
-        return bullets(["No setting has a result."], limits(p, frame))
-    top = best(done).iloc[0]
-    setting = f"{top.optimizer}, learning rate {top.lr:g}, batch size {top.batch_size}, {top.schedule} schedule, "
-    found = [
-        f"Of {len(done)} settings validation prefers {setting}weight decay {top.weight_decay:g}; its test top-1 is {rate(top)}.",
-        f"Validation top-1 runs from {done['val_top1'].min():.3f} to {done['val_top1'].max():.3f} over the settings.",
-    ]
-    rates = done.loc[done["optimizer"] == top.optimizer, "lr"]
-    if top.lr in (rates.min(), rates.max()):
-        found.append("The winner's learning rate is the lowest or highest tried: a better one may lie outside.")
-    return bullets(found, limits(p, frame))
+def overview(verdicts: Sequence[Verdict], titles: dict[str, str]) -> pd.DataFrame:
+    """A row a claim, a column a page, with the verdicts; `key` holds the runs behind them."""
+    rows: dict[str, dict] = {}
+    for v in verdicts:
+        row = rows.setdefault(v.claim.id, {"claim": v.claim.id, "statement": v.claim.statement})
+        row |= dict.fromkeys([v.page] if v.page else titles, v.verdict)
+        row["key"] = " ".join([row.pop("key", ""), *v.keys]).strip()
+        row["source"] = row.pop("source", v.claim.source)
+    return pd.DataFrame(rows.values()).rename(columns=titles)
 
 
-def bullets(found: list[str], limits: list[str]) -> str:
-    """Markdown: the findings, then the limits."""
-    lines = [f"- {line}" for line in found] + ["", "**What this cannot say.**", ""] + [f"- {line}" for line in limits]
-    return "\n".join(lines)
+def text(verdicts: Sequence[Verdict]) -> str:
+    """Markdown: each claim with its verdict, then what is missing, the numbers, their limit, the rule, and the runs."""
+    return "\n\n".join(_paragraph(v) for v in verdicts)
+
+
+def _paragraph(v: Verdict) -> str:
+    lines = [f"**{v.claim.id}. {v.claim.statement}** ({v.claim.source}): **{v.verdict}**.", ""]
+    lines += [f"- What is missing: {'; '.join(v.reasons)}."] * bool(v.reasons)
+    lines += [f"- Numbers: {v.numbers}."] * bool(v.numbers)
+    lines += [f"- Limit: {v.claim.limit}"] * bool(v.claim.limit)
+    lines += [f"- Rule: {v.claim.decided_by()}"]
+    return "\n".join([*lines, *[f"- {trace.links(v.keys)}"] * bool(v.keys)])

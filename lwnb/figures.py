@@ -12,7 +12,7 @@ import seaborn as sns
 from IPython.display import HTML, display
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-from lwnb import stats
+from lwnb import stats, trace
 from lwnb.results import Record
 
 sns.set_theme(style="whitegrid", context="notebook", font_scale=0.85, rc={"figure.dpi": 96, "svg.hashsalt": "lwnb"})
@@ -34,7 +34,7 @@ COLUMNS = {
     "reason": Column("reason"),
     "model": Column("network"),
     "dataset": Column("data set"),
-    "seeds": Column("seeds"),
+    "seeds": Column("seeds", "{:.0f}"),
     "top1": Column("top-1", "{:.3f}", "higher"),
     "interval": Column("95 % interval"),
     "top5": Column("top-5", "{:.3f}", "higher"),
@@ -49,7 +49,7 @@ COLUMNS = {
     "n_test": Column("test images", "{:,.0f}"),
     "parameters": Column("parameters, M", "{:.2f}", "lower", 1e-6),
     "macs": Column("MACs, M", "{:.1f}", "lower", 1e-6),
-    "size_bytes": Column("weights, MB", "{:.2f}", "lower", 1e-6),
+    "size_bytes": Column("file size, MB", "{:.2f}", "lower", 1e-6),
     "latency_ms": Column("latency, ms", "{:.2f}", "lower"),
     "epoch_seconds": Column("epoch, s", "{:.2f}", "lower"),
     "train_seconds": Column("training, s", "{:.1f}", "lower"),
@@ -77,6 +77,33 @@ COLUMNS = {
     "device": Column("device"),
     "started": Column("started"),
     "page": Column("page"),
+    "claim": Column("claim"),
+    "statement": Column("statement"),
+    "source": Column("source"),
+    "quantity": Column("quantity"),
+    "published": Column("published"),
+    "measured": Column("this report (95 % interval)"),
+    "distance": Column("difference"),
+    "protocol": Column("what differs"),
+    "gpu_latency_ms": Column("GPU latency, ms", "{:.2f}", "lower"),
+    "latency_2_threads_ms": Column("latency with 2 threads, ms", "{:.2f}", "lower"),
+    "cuda_peak_memory_mib": Column("peak CUDA memory, MiB", "{:.1f}", "lower"),
+    "sd": Column("standard deviation over seeds", "{:.3f}"),
+    "pair": Column("pair"),
+    "trained": Column("weights of seed"),
+    "difference": Column("top-1 difference", "{:+.3f}"),
+    "difference_interval": Column("95 % interval over images"),
+    "seeds_interval": Column("95 % interval over seeds"),
+    "f1_difference": Column("macro F1 difference", "{:+.3f}"),
+    "f1_interval": Column("its 95 % interval"),
+    "p": Column("p", "{:.2g}"),
+    "p_holm": Column("p, Holm", "{:.2g}"),
+    "detectable": Column("detectable difference", "{:.3f}"),
+    "rank": Column("mean rank", "{:.1f}", "lower"),
+    "rank_interval": Column("95 % interval of the rank"),
+    "front_macs": Column("on the front of MACs", "{:.0%}"),
+    "front_size_bytes": Column("on the front of file size", "{:.0%}"),
+    "front_latency_ms": Column("on the front of latency", "{:.0%}"),
     "other_load": Column("load by others", "{:.0%}"),
 }
 """Label, unit, format and better direction of every column that a table or a plot shows."""
@@ -110,45 +137,72 @@ def label(column: str) -> str:
 
 
 def table(frame: pd.DataFrame, columns: list[str] | None = None):
-    """A table with labels, units and formats from `COLUMNS`; the best value of a column that has a better direction is bold."""
-    frame = frame[[c for c in columns or frame.columns if c in frame]].reset_index(drop=True)
+    """A table with labels, units and formats from `COLUMNS`; the best value of a column that has a better direction is bold.
+
+    Below it stand the runs that it was made from, if a column `key` names them (shown or not), and its data as CSV.
+    """
+    columns = [c for c in columns or frame.columns if c in frame]
+    below = trace.line(frame[columns + ["key"] * ("key" in frame and "key" not in columns)])
+    frame = frame[columns].reset_index(drop=True)
     frame = frame.drop(columns=[c for c in USUAL if c in frame and (frame[c] == USUAL[c]).all()])
     shown, best = pd.DataFrame(index=frame.index), {}
     for c in frame:
         column = COLUMNS.get(c, Column(c))
-        shown[column.label] = [_text(value, column) for value in (frame[c].map(name) if c == "model" else frame[c])]
+        values = frame[c].map(name) if c == "model" else frame[c]
+        shown[column.label] = [_keys(value) if c == "key" else number(value, column) for value in values]
         values = pd.to_numeric(frame[c], errors="coerce") if column.better else pd.Series(dtype=float)
         if values.notna().sum() > 1:
             best[column.label] = values == (values.max() if column.better == "higher" else values.min())
     bold = shown.style.apply(lambda s: ["font-weight: bold" if b else "" for b in best[s.name]], subset=list(best))
-    return bold.hide(axis="index")
+    return bold.hide(axis="index").set_caption(below).set_table_styles([_BELOW])
 
 
-def _text(value, column: Column) -> str:
+_BELOW = {"selector": "caption", "props": "caption-side: bottom; text-align: left"}
+
+
+def number(value, column: Column) -> str:
+    """A value as its column shows it, safe to stand in HTML; a dash where there is none."""
     if value is None or (isinstance(value, float) and np.isnan(value)):
         return "–"
     return html.escape(column.form.format(value * column.scale if column.scale != 1 else value))
 
 
+def _keys(value) -> str:
+    return trace.links(value.split()) if isinstance(value, str) else "–"
+
+
 def with_interval(frame: pd.DataFrame) -> pd.DataFrame:
-    """The frame with the Wilson interval of top-1 over the test images, as text in `interval`."""
-    bounds = [stats.wilson(r.top1, int(r.n_test)) if r.top1 == r.top1 else None for r in frame.itertuples()]
-    return frame.assign(interval=[f"{b[0]:.3f} to {b[1]:.3f}" if b else None for b in bounds])
+    """The frame with the Wilson interval of top-1 over the test images: `low`, `high`, and as text in `interval`."""
+    ends = [stats.wilson(r.top1, int(r.n_test)) if r.top1 == r.top1 else (np.nan, np.nan) for r in frame.itertuples()]
+    shown = [f"{low:.3f} to {high:.3f}" if not np.isnan(low) else None for low, high in ends]
+    return frame.assign(low=[e[0] for e in ends], high=[e[1] for e in ends], interval=shown)
+
+
+def _traced(figure: plt.Figure, frame: pd.DataFrame, keys: list[str] | None = None) -> plt.Figure:
+    """The figure with the data that it shows, and the keys of their runs where no column has them: for `show`."""
+    figure.trace = trace.line(frame, keys)
+    return figure
 
 
 def show(figure: plt.Figure, alt: str) -> None:
-    """Show a figure as SVG with a text for those who cannot see it."""
+    """Show a figure as SVG with a text for those who cannot see it; below it, the runs that it shows, and its data."""
     stream = io.BytesIO()
     figure.savefig(stream, format="svg", bbox_inches="tight", metadata={"Date": None})
     plt.close(figure)
     code = base64.b64encode(stream.getvalue()).decode()
-    display(HTML(f'<img alt="{html.escape(alt)}" src="data:image/svg+xml;base64,{code}" style="max-width: 100%">'))
+    image = f'<img alt="{html.escape(alt)}" src="data:image/svg+xml;base64,{code}" style="max-width: 100%">'
+    display(HTML(image + f'<div class="trace">{getattr(figure, "trace", "")}</div>'))
 
 
-def _errors(axis, x, y, n, colour, marker="o", **more):
-    low, high = np.transpose([stats.wilson(rate, int(count)) for rate, count in zip(y, n, strict=True)])
-    bars = np.clip([y - low, high - y], 0, None)
-    axis.errorbar(x, y, yerr=bars, color=colour, marker=marker, capsize=2, lw=1.2, ms=6, **more)
+def _bounded(frame: pd.DataFrame, column: str) -> pd.DataFrame:
+    """The rows that have a value of `column`, with `low` and `high` of top-1; by Wilson, if they have none yet."""
+    known = frame.dropna(subset=["top1", column])
+    return known if "low" in known else with_interval(known)
+
+
+def _errors(axis, x, rows: pd.DataFrame, colour, marker="o", **more):
+    bars = np.clip([rows["top1"] - rows["low"], rows["high"] - rows["top1"]], 0, None)
+    axis.errorbar(x, rows["top1"], yerr=bars, color=colour, marker=marker, capsize=2, lw=1.2, ms=6, **more)
 
 
 def _nothing() -> plt.Figure:
@@ -174,20 +228,20 @@ def costs(frame: pd.DataFrame, columns=("macs", "parameters", "latency_ms", "epo
     rows = -(-len(columns) // 2)
     figure, axes = plt.subplots(rows, 2, figsize=(9, 3.3 * rows), sharey=True, squeeze=False, layout="constrained")
     for axis, column in zip(axes.flat, columns, strict=False):
-        known = frame.dropna(subset=["top1", column]).sort_values(column)
+        known = _bounded(frame, column).sort_values(column)
         x = known[column] * COLUMNS[column].scale
         on_front = stats.front(x, known["top1"])
         axis.plot(x[on_front], known["top1"][on_front], color="0.7", lw=4, zorder=0, label="Pareto front")
-        for value, row in zip(x, known.itertuples(), strict=True):
-            marker = NETWORKS.get(row.model, ("", "o"))[1]
-            _errors(axis, [value], np.array([row.top1]), [row.n_test], colour(row.model), marker, label=name(row.model))
+        for model, rows in known.groupby("model", sort=False):
+            marker = NETWORKS.get(model, ("", "o"))[1]
+            _errors(axis, x[rows.index], rows, colour(model), marker, ls="none", label=name(model))
         _log(axis)
         axis.set(xlabel=label(column), ylabel=label("top1"))
     for axis in axes.flat[len(columns) :]:
         axis.set_axis_off()
     handles = dict(zip(*reversed(axes.flat[0].get_legend_handles_labels()), strict=True))
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, frameon=False)
-    return figure
+    return _traced(figure, frame[[c for c in ("model", "seeds", "top1", "low", "high", *columns, "key") if c in frame]])
 
 
 def curves(groups: dict[str, list[Record]], columns=("train_loss", "val_top1"), colours: dict | None = None):
@@ -205,7 +259,8 @@ def curves(groups: dict[str, list[Record]], columns=("train_loss", "val_top1"), 
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.get_legend().remove()
     figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
-    return figure
+    told = [r.history.assign(group=g, seed=r.run.seed, key=r.run.key) for g, records in groups.items() for r in records]
+    return _traced(figure, pd.concat(told))
 
 
 def networks(records: list[Record]) -> tuple[dict, dict]:
@@ -228,7 +283,7 @@ def confusion(records: list[Record]) -> plt.Figure:
     marks = classes if few else False
     sns.heatmap(shares, cmap="Blues", vmin=0, vmax=1, square=True, ax=axis, xticklabels=marks, yticklabels=marks)
     axis.set(xlabel="predicted", ylabel="true", title=name(record.run.model))
-    return figure
+    return _traced(figure, pd.DataFrame(counts.astype(int), columns=classes).assign(true=classes), [record.run.key])
 
 
 def per_class(records: list[Record], most: int = 20):
@@ -236,46 +291,43 @@ def per_class(records: list[Record], most: int = 20):
     columns = {
         name(r.run.model): dict(zip(r.metrics["classes"], r.metrics["per_class_top1"])) for r in reversed(records)
     }
-    frame = pd.DataFrame(dict(reversed(columns.items())))
-    hardest = frame.mean(axis=1).sort_values().index[:most]
-    return (
-        frame.loc[[c for c in frame.index if c in hardest]]
-        .rename_axis("class")
-        .reset_index()
-        .style.format(precision=3)
-        .hide(axis="index")
+    frame = pd.DataFrame(dict(reversed(columns.items()))).rename_axis("class").reset_index()
+    hardest = frame.set_index("class").mean(axis=1).sort_values().index[:most]
+    firsts = {record.run.model: record.run.key for record in reversed(records)}
+    below = trace.line(frame, list(firsts.values()))
+    shown = frame[frame["class"].isin(hardest)].style.format(precision=3).hide(axis="index")
+    return shown.set_caption(below).set_table_styles([_BELOW])
+
+
+def lines(frame: pd.DataFrame, x: str, group: str) -> plt.Figure:
+    """Top-1 against `x`, a line a group, with 95 % intervals."""
+    if frame["top1"].isna().all():
+        return _nothing()
+    figure, axis = plt.subplots(figsize=(6, 3.6), layout="constrained")
+    known = _bounded(frame, x).sort_values(x)
+    for (value, rows), shade in zip(known.groupby(group, sort=False), sns.color_palette("colorblind"), strict=False):
+        _errors(axis, rows[x], rows, shade, label=str(value))
+    _log(axis)
+    axis.set(xlabel=label(x), ylabel=label("top1"))
+    axis.legend(frameon=False)
+    return _traced(
+        figure, known[[c for c in (group, x, "seeds", "top1", "low", "high", "n_test", "key") if c in known]]
     )
 
 
-def lines(frame: pd.DataFrame, x: str, y: str, group: str) -> plt.Figure:
-    """A line a group, with 95 % intervals over the test images where `y` is a test accuracy."""
-    if frame[y].isna().all():
+def bars(frame: pd.DataFrame, by: str) -> plt.Figure:
+    """One bar of top-1 a row of `by`, with 95 % intervals."""
+    if frame["top1"].isna().all():
         return _nothing()
-    figure, axis = plt.subplots(figsize=(6, 3.6), layout="constrained")
-    for (value, rows), shade in zip(frame.groupby(group, sort=False), sns.color_palette("colorblind"), strict=False):
-        rows = rows.sort_values(x)
-        counts = rows["n_test"] if y == "top1" else rows["n_val"]
-        _errors(axis, rows[x], rows[y].to_numpy(), counts, shade, label=str(value))
-    _log(axis)
-    axis.set(xlabel=label(x), ylabel=label(y))
-    axis.legend(frameon=False)
-    return figure
-
-
-def bars(frame: pd.DataFrame, by: str, y: str = "top1") -> plt.Figure:
-    """One bar a row of `by`, with 95 % intervals over the test images."""
-    if frame[y].isna().all():
-        return _nothing()
-    known = frame.dropna(subset=[y])
+    known = _bounded(frame, by)
     figure, axis = plt.subplots(figsize=(7, 0.42 * len(known) + 1.2), layout="constrained")
     for place, row in enumerate(known.itertuples()):
-        low, high = stats.wilson(getattr(row, y), int(row.n_test))
-        axis.barh(place, getattr(row, y), color=sns.color_palette("colorblind")[0], alpha=0.75)
-        axis.plot([low, high], [place, place], color="0.2", lw=1.5)
+        axis.barh(place, row.top1, color=sns.color_palette("colorblind")[0], alpha=0.75)
+        axis.plot([row.low, row.high], [place, place], color="0.2", lw=1.5)
     axis.set_yticks(range(len(known)), [str(value) for value in known[by]])
     axis.invert_yaxis()
-    axis.set(xlabel=label(y), xlim=(0, 1))
-    return figure
+    axis.set(xlabel=label("top1"), xlim=(0, 1))
+    return _traced(figure, known[[c for c in (by, "seeds", "top1", "low", "high", "n_test", "key") if c in known]])
 
 
 def responses(frame: pd.DataFrame, factors: list[str], y: str = "val_top1") -> plt.Figure:
@@ -294,7 +346,7 @@ def responses(frame: pd.DataFrame, factors: list[str], y: str = "val_top1") -> p
             _log(axis)
         axis.get_legend().remove()
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
-    return figure
+    return _traced(figure, known[[c for c in (*factors, "optimizer", "seed", y, "key") if c in known]])
 
 
 def races(groups: dict[str, Record], ahead: dict[str, float], colours=None) -> plt.Figure:
@@ -302,9 +354,11 @@ def races(groups: dict[str, Record], ahead: dict[str, float], colours=None) -> p
     if not groups:
         return _nothing()
     figure, axis = plt.subplots(figsize=(6, 3.6), layout="constrained")
+    told = []
     for (group, record), shade in zip(groups.items(), sns.color_palette("colorblind"), strict=False):
         seconds = ahead.get(group, 0.0) + np.cumsum(record.environment["all_epoch_seconds"])
         axis.plot(seconds, record.history["val_top1"], color=shade, label=group, marker=".")
+        told.append(record.history[["epoch", "val_top1"]].assign(group=group, seconds=seconds, key=record.run.key))
     axis.set(xlabel=label("seconds"), ylabel=label("val_top1"), xlim=(0, None))
     axis.legend(frameon=False)
-    return figure
+    return _traced(figure, pd.concat(told))

@@ -1,102 +1,282 @@
-import pandas as pd
+"""Verdicts against planted records: each rule holds, fails and stays open where it should, and says why."""
+
+import json
+
 import pytest
-from test_params import RUN
-from test_results import ARRAYS, ENVIRONMENT, METRICS
+from planted import RISING, frame, plant
 
-from lwnb import claims, results
-from lwnb.params import Run, check
+from lwnb import claims, results, rules, studies
+from lwnb.claims import FAILS, HOLDS, OPEN, Claim
+from lwnb.evidence import Evidence
+from lwnb.params import ParamsError, check
 
-P = check({})
-
-
-def frame(**columns):
-    rows = pd.DataFrame(columns)
-    known = {"status": "done", "key": "k", "n_test": 1000, "n_val": 100, "n_train": 500, "macs": 1e6, "parameters": 1e6}
-    known |= {"batch_size": 16, "epochs_run": 100, "train_top1": 1.0}
-    return rows.assign(**{k: v for k, v in known.items() if k not in rows})
+CIFAR = check({"dataset": "cifar10", "augment": "none", "policies": ["none"], "source": "imagenet"})
+MORE = {
+    "id": "X", "statement": "One beats the other.", "source": "somewhere", "study": "01_architectures", "rule": "better",
+    "group": {"model": "resnet18"}, "rivals": [{"model": "squeezenet1_1"}], "seeds": 3, "datasets": ["cifar10"],
+}  # fmt: skip
 
 
-def test_the_winner_is_chosen_on_validation_and_changes_with_it():
-    names, top1 = ["resnet18", "squeezenet1_1"], [0.8, 0.9]
-    text = claims.architectures(P, frame(model=names, val_top1=[0.7, 0.6], top1=top1), [])
-    assert "prefers **ResNet18**; its test top-1 is 0.800" in text
-    swapped = claims.architectures(P, frame(model=names, val_top1=[0.6, 0.7], top1=top1), [])
-    assert "prefers **SqueezeNet 1.1**; its test top-1 is 0.900" in swapped
+def claim(**changes):
+    return Claim(**MORE | changes)
 
 
-def test_the_cheapest_network_whose_interval_reaches_the_winner_is_named():
-    found = frame(
-        model=["resnet18", "squeezenet1_1", "shufflenet_v2_x1_0"],
-        val_top1=[0.9, 0.8, 0.7], top1=[0.90, 0.89, 0.5], parameters=[11e6, 7e5, 1e5],
-    )  # fmt: skip
-    assert "Of the 2 networks" in claims.architectures(P, found, [])
-    assert "**SqueezeNet 1.1** has the fewest parameters, 0.70 million" in claims.architectures(P, found, [])
+def trained(model, *hits, **fields):
+    return [plant(h, seed=s, split_seed=s, model=model, **fields) for s, h in enumerate(hits)]
 
 
-def test_a_finding_carries_interval_and_n():
-    # Wilson for 81 of 263, Newcombe 1998: 0.2553 to 0.3662
-    row = frame(model=["resnet18"], val_top1=[0.3], top1=[81 / 263], n_test=[263]).iloc[0]
-    assert claims.rate(row) == "0.308 (95 % interval 0.255 to 0.366, n = 263)"
+def verdict(c, records, p=CIFAR, **columns):
+    known = frame([record for record in results.every() if record.metrics["learned"]])
+    learned = {record.run.key: record for record in records if record.metrics["learned"]}
+    found = Evidence(frame(records).assign(**columns), learned, known)
+    (one,) = claims.judge([c], {"page": p}, {"page": {c.study: found}})
+    return one
 
 
-def test_best_looks_at_validation_alone_and_breaks_by_group():
-    rows = frame(arm=["a", "a", "b"], lr=[1, 2, 3], val_top1=[0.5, 0.6, 0.1], top1=[0.9, 0.1, 0.2], model=["m"] * 3)
-    assert claims.best(rows)["lr"].tolist() == [2] and claims.best(rows, ["arm"])["lr"].tolist() == [2, 3]
+RESNET, SQUEEZE = (0.80, 0.81, 0.80), (0.76, 0.77, 0.765)
 
 
-def record(house, curve, train_top1):
-    history = [{"epoch": i + 1, "val_top1": value} for i, value in enumerate(curve)]
-    return results.save(Run(**RUN), METRICS | {"train_top1": train_top1}, history, ARRAYS, ENVIRONMENT, b"")
+def test_a_planted_winner_holds_and_the_same_results_swapped_do_not(house):
+    one = verdict(claim(), trained("resnet18", *RESNET) + trained("squeezenet1_1", *SQUEEZE))
+    assert one.verdict == HOLDS and one.reasons == [] and len(one.keys) == 6
+    assert "ResNet18 minus SqueezeNet 1.1: +0.038 (95 % interval over 2,000 images" in one.numbers
+    two = verdict(claim(), trained("resnet18", *SQUEEZE, lr=0.2) + trained("squeezenet1_1", *RESNET, lr=0.2))
+    assert two.verdict == FAILS and "-0.038" in two.numbers
+
+
+def test_a_margin_decides(house):
+    records = trained("resnet18", *RESNET) + trained("squeezenet1_1", *SQUEEZE)
+    assert verdict(claim(margin=0.01), records).verdict == HOLDS
+    assert verdict(claim(margin=0.10), records).verdict == FAILS
+    between = verdict(claim(margin=0.04), records)
+    assert between.verdict == OPEN and "reach to both sides of 0.04" in between.reasons[0]
+    assert "would have been found, four times in five" in between.reasons[0]
 
 
 @pytest.mark.parametrize(
-    ("curve", "flat"),
+    ("planted", "changes", "p", "reason"),
     [
-        ([0.1, 0.5, 0.7, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8], True),
-        ([i / 10 for i in range(10)], False),
-        ([0.8] * 3, False),
+        ({}, {"datasets": ["cifar100"]}, CIFAR, "asks for CIFAR-100, and this is CIFAR-10"),
+        ({}, {"pretrained": "imagenet"}, CIFAR.model_copy(update={"source": "classes"}), "a substitute for ImageNet"),
+        ({"curve": RISING}, {}, CIFAR, "curve was still rising at the last epoch (ResNet18)"),
+        ({"metrics": {"learned": False}}, {}, CIFAR, "no result from ResNet18"),
+        ({}, {"tuned": True}, CIFAR, "learning rate was not tuned, 0.1 alone (ResNet18, SqueezeNet 1.1)"),
+        ({}, {"seeds": 4}, CIFAR, "3 seeds where 4 are needed (ResNet18, SqueezeNet 1.1)"),
     ],
 )
-def test_a_curve_is_flat_when_its_last_fifth_no_longer_rises(house, curve, flat):
-    assert claims.flat(record(house, curve, 1.0)) is flat
+def test_weak_evidence_is_not_decidable_and_the_reason_is_named(house, planted, changes, p, reason):
+    records = trained("resnet18", *RESNET, **planted) + trained("squeezenet1_1", *SQUEEZE)
+    found = verdict(claim(**changes), records, p)
+    assert found.verdict == OPEN and any(reason in r for r in found.reasons), found.reasons
 
 
-def test_limits_name_one_seed_weak_networks_and_runs_without_a_result(house):
-    names, states = ["resnet18", "squeezenet1_1", "mobilenet_v3_small"], ["failed", "did not learn", "done"]
-    rows = frame(model=names, status=states, key=["a1", "b2", "c3"], reason="nan", train_top1=[1.0, 1.0, 0.3])
-    text = "\n".join(claims.limits(P, rows, [record(house, [i / 10 for i in range(10)], 0.3)]))
-    assert "One seed" in text and "stayed below 0.9 in 1 of 1 runs (MobileNetV3-Small)" in text
-    assert "still rising at the last epoch: ResNet18" in text
-    assert "`a1`: failed (nan)" in text and "`b2`: did not learn" in text
-    assert "One seed" not in "\n".join(claims.limits(P.model_copy(update={"seeds": 3}), rows))
+def test_one_seed_where_three_are_needed_is_not_decidable(house):
+    found = verdict(claim(), trained("resnet18", 0.8) + trained("squeezenet1_1", 0.7))
+    assert found.verdict == OPEN and "1 seed where 3 are needed (ResNet18, SqueezeNet 1.1)" in found.reasons
+    assert "+0.100" in found.numbers  # the numbers stand all the same
 
 
-def test_few_optimiser_steps_are_told():
-    rows = frame(model=["resnet18"], n_train=[425], batch_size=[128], epochs_run=[8])
-    assert "as few as 24 optimiser steps" in "\n".join(claims.limits(P, rows))
-    assert "as few as 8 optimiser steps" in "\n".join(
-        claims.limits(P, rows.assign(batch_size=512))
-    )  # one batch an epoch
-    assert "optimiser steps" not in "\n".join(claims.limits(P, rows.assign(batch_size=16)))
+def test_a_learning_rate_must_lie_inside_those_tried_and_be_the_best_of_them(house):
+    c, rivals = claim(tuned=True), trained("squeezenet1_1", *SQUEEZE)
+    for lr in (0.05, 0.2):
+        trained("squeezenet1_1", 0.5, lr=lr)
+    records = trained("resnet18", *RESNET) + rivals
+    trained("resnet18", 0.5, lr=0.05)
+    assert "learning rate 0.1 sits at the edge of those tried, 0.05 to 0.1 (ResNet18)" in " ".join(
+        verdict(c, records).reasons
+    )
+    trained("resnet18", 0.5, lr=0.2)
+    assert verdict(c, records).verdict == HOLDS
+    trained("resnet18", 0.95, lr=0.15)
+    assert verdict(c, records).reasons == ["validation prefers another learning rate (ResNet18)"]
 
 
-def test_no_result_is_said_and_is_no_error():
-    empty = frame(model=["resnet18"], status=["failed"], reason=["nan"], val_top1=[float("nan")], top1=[float("nan")])
-    empty = empty.assign(augment="none", gap=float("nan"), arm="from scratch", lr=0.1, optimizer="sgd")
-    for study in (claims.augmentation, claims.hyperparameters):
-        assert "has a result" in study(P, empty)
-    assert "No network has a result" in claims.architectures(P, empty, [])
+def test_every_rival_must_lose_and_one_that_wins_is_enough(house):
+    both = claim(rivals=[{"model": "squeezenet1_1"}, {"model": "shufflenet_v2_x1_0"}])
+    records = trained("resnet18", *RESNET) + trained("squeezenet1_1", *SQUEEZE)
+    missing = verdict(both, records)
+    assert missing.verdict == OPEN and missing.reasons == ["no result from ShuffleNetV2 ×1.0"]
+    assert "97.5 % interval" in missing.numbers
+    assert verdict(both, records + trained("shufflenet_v2_x1_0", *SQUEEZE)).verdict == HOLDS
+    won = trained("shufflenet_v2_x1_0", 0.9, 0.91, 0.9, lr=0.3)
+    assert verdict(both, trained("resnet18", *RESNET) + won).verdict == FAILS  # though SqueezeNet is missing
 
 
-def test_augmentation_quotes_the_gap_with_its_sign():
-    rows = frame(augment=["none", "mixup"], val_top1=[0.5, 0.6], top1=[0.5, 0.61], gap=[0.4, -0.1], model=["m", "m"])
-    text = claims.augmentation(P, rows)
-    assert "prefers **mixup**" in text and "+0.400 above validation" in text
+def test_sides_without_a_common_seed_or_tuned_with_unequal_effort_are_not_compared(house):
+    lonely = verdict(claim(seeds=1), [plant(0.9, seed=1), plant(0.8, seed=2, model="squeezenet1_1")])
+    assert lonely.verdict == OPEN and lonely.reasons == ["ResNet18 and SqueezeNet 1.1 have no seed in common"]
+    c = claim(study="04_hyperparameters", group={"schedule": "cosine"}, rivals=[{"schedule": "constant"}], tuned=True)
+    many = [r for lr, h in ((0.1, 0.7), (0.2, 0.9), (0.3, 0.7)) for r in trained("resnet18", h, h, h, lr=lr)]
+    few = [
+        r
+        for lr in (0.1, 0.2, 0.3)
+        for r in trained("resnet18", *[0.6 + (lr == 0.2) / 10] * 3, lr=lr, schedule="constant")
+    ]
+    assert verdict(c, many + few).verdict == HOLDS
+    assert "3 settings of schedule cosine were tried, and 2 of schedule constant" in verdict(c, many + few[:6]).reasons
 
 
-def test_a_hyperparameter_at_the_edge_of_its_range_is_told():
-    rows = frame(optimizer=["sgd"] * 3, lr=[0.1, 0.2, 0.3], val_top1=[0.5, 0.6, 0.7], top1=[0.5] * 3, model=["m"] * 3)
-    rows = rows.assign(batch_size=32, schedule="step", weight_decay=0.0)
-    assert "lowest or highest tried" in claims.hyperparameters(P, rows)
-    rows["val_top1"] = [0.5, 0.8, 0.7]
-    assert "lowest or highest tried" not in claims.hyperparameters(P, rows)
+def test_validation_chooses_among_settings_and_equals_stay_open(house):
+    group = [*trained("resnet18", *RESNET, lr=0.2), *trained("resnet18", 0.9, 0.9, 0.9, lr=0.3, val_top1=0.1)]
+    found = verdict(claim(), group + trained("squeezenet1_1", 0.80, 0.79, 0.81))
+    assert found.verdict == OPEN and set(found.keys).isdisjoint(record.run.key for record in group[3:])
+
+
+def test_sooner_counts_epochs_to_the_rivals_best(house):
+    c = claim(
+        rule="sooner", study="02_transfer", group={"arm": "fine-tuned"}, rivals=[{"arm": "from scratch"}], margin=1.25
+    )
+    slow = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.7, 0.7, 0.7)  # its best at epoch 7
+    quick = (0.3, 0.7, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8)  # there at epoch 2
+    later = (0.1, *quick[:-1])  # at epoch 3
+    scratch = trained("resnet18", *SQUEEZE, curve=slow)
+    tuned = [plant(0.8, seed=s, split_seed=s, curve=e, weights="imagenet") for s, e in enumerate((quick, quick, later))]
+    found = verdict(c, tuned + scratch)  # 7/2, 7/2 and 7/3 times: geometric mean 3.06
+    assert found.verdict == HOLDS and "takes 3.06 times the epochs" in found.numbers
+    turned = trained("resnet18", *RESNET, curve=slow, lr=0.2, weights="imagenet")
+    scratch = [plant(0.8, seed=s, split_seed=s, curve=e, lr=0.2) for s, e in enumerate((quick, quick, later))]
+    assert verdict(c, turned + scratch).verdict == FAILS
+    same = verdict(c, tuned[:2] + trained("resnet18", *SQUEEZE, curve=slow)[:2])
+    assert same.verdict == OPEN and any("no spread to judge by" in reason for reason in same.reasons)
+
+
+def test_the_run_that_pretrains_a_source_is_no_arm_of_the_comparison(house):
+    """It has the same network, images and start as the arm from scratch, and was tested on other classes."""
+    p = check({"source_train_size": 400, "transfer_sizes": [400]})
+    source, *target = studies.transfer(p)
+    frame = claims.evidence(p)["02_transfer"].frame
+    assert set(frame["key"]) == {run.key for run in target} and source.key not in set(frame["key"])
+
+
+def test_a_gain_is_compared_over_pages(house):
+    c = claim(
+        rule="widest", study="02_transfer", group={"arm": "fine-tuned"}, rivals=[{"arm": "from scratch"}],
+        datasets=["tiny-imagenet"], against=["cifar10", "cifar100"],
+    )  # fmt: skip
+    gains = {"tiny-imagenet": (0.30, 0.31, 0.29), "cifar10": (0.10, 0.11, 0.09), "cifar100": (0.2, 0.21, 0.19)}
+
+    def judge(gains):
+        found, pages = {}, {}
+        for dataset, by_seed in gains.items():
+            scratch = trained("resnet18", 0.5, 0.5, 0.5, dataset=dataset)
+            tuned = trained("resnet18", *(0.5 + gain for gain in by_seed), dataset=dataset, weights="imagenet")
+            records = {record.run.key: record for record in scratch + tuned}
+            found[dataset] = {"02_transfer": Evidence(frame(scratch + tuned), records, frame([]))}
+            pages[dataset] = CIFAR.model_copy(update={"dataset": dataset})
+        (one,) = claims.judge([c], pages, found)
+        return one
+
+    assert judge(gains).verdict == HOLDS and judge(gains).page == ""
+    assert judge(gains | {"cifar100": (0.4, 0.41, 0.39)}).verdict == FAILS
+    del gains["cifar100"]
+    assert judge(gains).reasons == ["this report has no page on `cifar100`"]
+
+
+COST = {"rule": "lowest", "column": "latency_ms", "margin": 0.1, "datasets": [], "seeds": 1}
+
+
+@pytest.mark.parametrize(
+    ("own", "rival", "expected"), [(1.0, 2.0, HOLDS), (2.0, 1.0, FAILS), (1.0, 1.05, OPEN), (None, 1.0, OPEN)]
+)
+def test_the_lowest_cost_by_more_than_a_margin(house, own, rival, expected):
+    records = trained("resnet18", 0.5) + trained("squeezenet1_1", 0.5)
+    assert verdict(claim(**COST), records, latency_ms=[own, rival]).verdict == expected
+
+
+def test_a_cost_that_no_record_holds_is_not_decidable(house):
+    records = trained("resnet18", 0.5) + trained("squeezenet1_1", 0.5)
+    found = verdict(claim(**COST | {"column": "cuda_peak_memory_mib"}), records)
+    assert found.verdict == OPEN and found.reasons == ["no record holds peak CUDA memory, MiB"]
+    two = claim(**COST | {"also": ["latency_2_threads_ms"]})
+    assert verdict(two, records, latency_ms=[1.0, 2.0]).verdict == OPEN  # the second setting is missing
+    assert verdict(two, records, latency_ms=[2.0, 1.0]).verdict == FAILS  # the first refutes it already
+
+
+def test_an_order_that_turns_over_is_found_and_one_that_does_not_refutes(house):
+    c = claim(**COST | {"rule": "swapped", "rivals": "others", "group": {"model": "mobilenet_v3_small"}})
+    five = [plant(model=model) for model in ("mobilenet_v3_small", "shufflenet_v2_x1_0", "squeezenet1_1", "resnet18", "efficientnet_v2_s")]  # fmt: skip
+    turned = verdict(c, five, latency_ms=[5.0, 3.0, 1.0, 6.0, 9.0])
+    assert turned.verdict == HOLDS
+    assert "MobileNetV3-Small is below SqueezeNet 1.1 in MACs, and 5.00 times as high in latency" in turned.numbers
+    assert verdict(c, five, latency_ms=[1.0, 2.0, 3.0, 4.0, 5.0]).verdict == FAILS
+    assert verdict(c, five[:3], latency_ms=[1.0, 2.0, 3.0]).verdict == OPEN
+
+
+def test_balance_depends_on_its_weights(house):
+    c = {"rule": "balance", "weights": {"top1": 1, "macs": 1}}
+    records = trained("resnet18", 0.9, 0.9, 0.9) + trained("squeezenet1_1", 0.8, 0.8, 0.8)
+    three = [{"model": "squeezenet1_1"}, {"model": "efficientnet_v2_s"}]
+    records += trained("efficientnet_v2_s", 0.91, 0.91, 0.91)
+    assert verdict(claim(**c, rivals=three), records).verdict == HOLDS  # nearly the best top-1, and not the most MACs
+    only = {"rule": "balance", "weights": {"top1": 0, "macs": 1}}
+    assert verdict(claim(**only, rivals=three), records).verdict == FAILS
+    assert "weights: top-1 0, MACs 1" in verdict(claim(**only, rivals=three), records).numbers
+
+
+def test_preferred_and_rejected_are_chosen_on_validation_and_judged_on_test(house):
+    c = claim(study="04_hyperparameters", group={"batch_size": "preferred"}, rivals=[{"batch_size": "rejected"}])
+    large = trained("resnet18", *RESNET, batch_size=128, val_top1=0.5)
+    small = trained("resnet18", *SQUEEZE, batch_size=32, val_top1=0.9)
+    found = verdict(c, large + small)
+    assert found.verdict == FAILS and "batch size 32 minus batch size 128: -0.038" in found.numbers
+
+
+def test_mixing_is_compared_with_the_same_policy_without_it(house):
+    p = check(
+        {
+            "dataset": "cifar10",
+            "augment": "none",
+            "policies": ["none", "crop", "crop+mixup"],
+            "augment_model": "resnet18",
+        }
+    )
+    c = claim(study="03_augmentation", group={"mixing": "none"}, rivals=[{"mixing": "mixup"}], same="base", seeds=1)
+    for run, hits in zip(studies.augmentation(p), (0.95, 0.8, 0.7), strict=True):
+        plant(hits, **{k: v for k, v in run.model_dump().items() if k != "epochs"})
+    runs = [record.run for record in results.every()]
+    records = {run.key: results.find(run) for run in runs}
+    found = claims.evidence(p)["03_augmentation"]
+    assert set(found.frame["base"]) == {"none", "crop"}
+    found = Evidence(
+        frame(records.values()).merge(found.frame[["augment", "mixing", "base"]], on="augment"), records, frame([])
+    )
+    (one,) = claims.judge([c], {"page": p}, {"page": {c.study: found}})
+    assert one.verdict == HOLDS and "no mixing minus mixup: +0.100" in one.numbers
+
+
+# --- The claims of the book ---
+
+
+def test_the_claims_of_the_book_are_there_with_their_sources():
+    every = claims.read()
+    assert {"C1a", "C2", "C3", "C4a", "C4b", "F1a", "F2a", "F2b", "F3a", "H1", "H2", "G1", "G2"} <= {
+        c.id for c in every
+    }
+    assert len({c.id for c in every}) == len(every) and all("arXiv" in c.source for c in every)
+    assert all(c.decided_by().endswith(".") for c in every)
+    assert all(c.rule in rules.RULES or c.rule == "widest" for c in every)
+
+
+def test_with_no_run_at_all_no_claim_is_decided(house):
+    p = check({})
+    found = claims.judge(claims.read(), {"digits": p}, {"digits": claims.evidence(p)})
+    assert {one.verdict for one in found} == {OPEN} and all(one.reasons for one in found)
+    table = claims.overview(found, {"digits": "Digits"})
+    assert len(table) == len(claims.read()) and set(table["Digits"]) == {OPEN}
+    assert "**C2. EfficientNetV2" in claims.text(found)
+
+
+@pytest.mark.parametrize(
+    ("entry", "fault"),
+    [
+        ({"rule": "bigger"}, "claim X: .*rule"),
+        ({"colour": "red"}, "claim X: .*colour"),
+        ({"study": "07_other"}, "allowed are 01_architectures"),
+        ({"datasets": ["mnist"]}, "claim X: .*datasets"),
+    ],
+)
+def test_a_claim_that_cannot_be_is_named(tmp_path, entry, fault):
+    file = tmp_path / "claims.yaml"
+    file.write_text(json.dumps([MORE | entry]))
+    with pytest.raises(ParamsError, match=f"(?s){fault}"):
+        claims.read(file)

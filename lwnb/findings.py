@@ -1,0 +1,168 @@
+"""Sentences that the results carry, and what they cannot say."""
+
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+
+from lwnb import compare, stats
+from lwnb.compare import Difference, best, by_model, common_seeds, difference, flat
+from lwnb.figures import name
+from lwnb.params import Params
+from lwnb.results import Record
+
+SETTLED = 100
+"""Optimiser steps below which the running statistics of BatchNorm (momentum 0.1) may lag behind the weights."""
+
+FITTED = 0.9
+"""Below this top-1 on its own training images, without augmentation, a network had not yet learned them."""
+
+
+def rate(row) -> str:
+    """Test top-1 of a row of `compare.summary` in words, with its 95 % interval, seeds and number of images."""
+    seeds = f"mean of {int(row.seeds)} seeds, " if row.seeds > 1 else ""
+    return f"{row.top1:.3f} ({seeds}95 % interval {row.low:.3f} to {row.high:.3f}, n = {int(row.n_test):,})"
+
+
+def apart(found: Difference, p: float) -> str:
+    """What a comparison allows to say: different, or not told apart, and then how large a difference would have shown."""
+    if p < 0.05:
+        return f"a difference that the paired test finds (p = {p:.2g})"
+    if math.isnan(p):
+        return "all seeds differ by the same amount, and the paired test has no spread to judge by"
+    least = f"; it would have found {found.detectable:.3f} in four of five tries" if found.detectable > 0 else ""
+    return f"the paired test does not tell the two apart (p = {p:.2g}{least})"
+
+
+def limits(p: Params, frame: pd.DataFrame, records: Sequence[Record] = ()) -> list[str]:
+    """What the runs of a page cannot say: seeds, subsets, unfinished curves, runs that failed."""
+    found = [f"Budget `{p.budget}`, {p.epochs} epochs at {p.image_size} px."]
+    if p.seeds == 1:
+        found.append("One seed: how much a second training would differ is not known; intervals are over test images.")
+    if p.train_size or p.test_size:
+        found.append("A subset of the data set, as the counts of images in the table say.")
+    if rising := sorted({name(record.run.model) for record in records if not flat(record)}):
+        found.append(f"The validation curve was still rising at the last epoch: {', '.join(rising)}.")
+    done = frame[frame["status"] == "done"]
+    if len(weak := done[done["train_top1"] < FITTED]):
+        found.append(
+            f"Top-1 on its own training images stayed below {FITTED} in {len(weak)} of {len(done)} runs "
+            f"({', '.join(sorted({name(model) for model in weak['model']}))}): they were trained too little for their "
+            "accuracy to say what the network can do."
+        )
+    steps = [max(1, int(row.n_train // row.batch_size)) * int(row.epochs_run) for row in done.itertuples()]
+    if steps and min(steps) < SETTLED:
+        found.append(
+            f"Some runs took as few as {min(steps)} optimiser steps: the running statistics of BatchNorm may not have "
+            "settled, so that a network evaluates worse than it has learned."
+        )
+    for row in frame[frame["status"] != "done"].itertuples():
+        reason = row.reason if row.status == "failed" else "its loss stayed at that of a constant guess"
+        found.append(f"No result from {name(row.model)}, run `{row.key}`: {row.status} ({reason}).")
+    return found
+
+
+def architectures(p: Params, frame: pd.DataFrame, records: Sequence[Record]) -> str:
+    """Which network validation prefers, which the paired tests tell from it, and whether they may be ranked."""
+    groups = by_model(records, printed=False)
+    done = compare.summary(frame[frame["key"].isin([record.run.key for record in records])])
+    if done.empty or not groups:
+        return bullets(["No network has a result."], limits(p, frame, records))
+    top, small = done.nlargest(1, "val_top1").iloc[0], done.nsmallest(1, "macs").iloc[0]
+    found = [f"Validation prefers **{name(top.model)}**; its test top-1 is {rate(top)}."]
+    if small.model == top.model:
+        found.append(f"It also has the fewest MACs, {top.macs / 1e6:.1f} million.")
+    else:
+        found.append(
+            f"The fewest MACs has **{name(small.model)}**, {small.macs / 1e6:.1f} million against {top.macs / 1e6:.1f} "
+            f"million; its test top-1 is {rate(small)}."
+        )
+    found += _rivals(done, groups, top)
+    found.append("No ranking is given: one learning rate served all networks, none was tuned for its own.")
+    return bullets(found, limits(p, frame, records))
+
+
+def _rivals(done: pd.DataFrame, groups: dict[str, list[Record]], top) -> list[str]:
+    """The preferred network against each other one, by paired tests with Holm's correction; the cheapest of its equals."""
+    own = groups.pop(top.model)
+    gaps = {model: difference(own, records) for model, records in groups.items() if common_seeds(own, records)}
+    if not gaps:
+        return []
+    p = dict(zip(gaps, stats.holm([gap.p for gap in gaps.values()]), strict=True))
+    found = [f"Against {name(m)}: {gap.text()}: {apart(gap, p[m])}." for m, gap in gaps.items()]
+    equals = [model for model in gaps if not p[model] < 0.05]
+    if equals:
+        cheap = done[done["model"].isin([top.model, *equals])].nsmallest(1, "parameters").iloc[0]
+        found.append(
+            f"Of the {len(equals) + 1} networks that these tests do not tell from the preferred one, itself included, "
+            f"**{name(cheap.model)}** has the fewest parameters, {cheap.parameters / 1e6:.2f} million."
+        )
+    return found + ["p is corrected by Holm over these comparisons."] * (len(gaps) > 1)
+
+
+def _gap(one, other, records: Sequence[Record]) -> str:
+    """The paired difference of two rows of `compare.summary`, in words."""
+    first, second = (
+        [r for r in records if r.run.key in row.key.split() and r.metrics["learned"]] for row in (one, other)
+    )
+    if not common_seeds(first, second):
+        return "they have no seed in common, and are not compared."
+    gap = difference(first, second)
+    return f"{gap.text()}: {apart(gap, gap.p)}."
+
+
+def transfer(p: Params, frame: pd.DataFrame, records: Sequence[Record], source: str) -> str:
+    """What starting from a source brings, at the most and at the fewest training images."""
+    chosen, found = best(frame, ["arm", "n_train"]), [f"Source of the weights: {source}."]
+    for size in sorted(chosen["n_train"].unique(), reverse=True):
+        rows = {r.arm: r for r in chosen[chosen["n_train"] == size].itertuples()}
+        found.append(f"{int(size):,} training images: " + "; ".join(f"{a} {rate(r)}" for a, r in rows.items()) + ".")
+        for arm in [arm for arm in rows if arm != "from scratch" and "from scratch" in rows]:
+            found.append(f"There, {arm} minus from scratch: {_gap(rows[arm], rows['from scratch'], records)}")
+    edge = sorted({r.arm for r in chosen.itertuples() if r.lr in (min(p.transfer_lrs), max(p.transfer_lrs))})
+    if edge:
+        found.append(
+            f"The chosen learning rate sits at the edge of its grid, so a better one may lie outside: {', '.join(edge)}."
+        )
+    return bullets(found, limits(p, frame, records))
+
+
+def augmentation(p: Params, frame: pd.DataFrame, records: Sequence[Record]) -> str:
+    """Which policy validation prefers, against none, and how the gap to the training images moves."""
+    done = compare.summary(frame.dropna(subset=["top1"]))
+    if done.empty:
+        return bullets(["No policy has a result."], limits(p, frame, records))
+    top, found = done.nlargest(1, "val_top1").iloc[0], []
+    found.append(f"Validation prefers **{top.augment}**; its test top-1 is {rate(top)}.")
+    for plain in done[done["augment"] == "none"].head(1).itertuples():
+        found.append(
+            f"Without augmentation it is {rate(plain)}, and training top-1 is {plain.gap:+.3f} above validation."
+        )
+        if top.augment != "none":
+            found.append(f"{top.augment} minus none: {_gap(top, plain, records)}")
+    widest = done.loc[done["gap"].idxmax()]
+    found.append(f"The widest gap between training and validation has **{widest.augment}**, {widest.gap:+.3f}.")
+    return bullets(found, limits(p, frame, records))
+
+
+def hyperparameters(p: Params, frame: pd.DataFrame, records: Sequence[Record]) -> str:
+    """The setting that validation prefers, how far the settings lie apart, and whether the winner sits at an edge."""
+    done = compare.summary(frame.dropna(subset=["val_top1"]))
+    if done.empty:
+        return bullets(["No setting has a result."], limits(p, frame, records))
+    top = done.nlargest(1, "val_top1").iloc[0]
+    setting = f"{top.optimizer}, learning rate {top.lr:g}, batch size {top.batch_size}, {top.schedule} schedule, "
+    found = [
+        f"Of {len(done)} settings validation prefers {setting}weight decay {top.weight_decay:g}; its test top-1 is {rate(top)}.",
+        f"Validation top-1 runs from {done['val_top1'].min():.3f} to {done['val_top1'].max():.3f} over the settings.",
+    ]
+    rates = done.loc[done["optimizer"] == top.optimizer, "lr"]
+    if top.lr in (rates.min(), rates.max()):
+        found.append("The winner's learning rate is the lowest or highest tried: a better one may lie outside.")
+    return bullets(found, limits(p, frame, records))
+
+
+def bullets(found: list[str], limits: list[str]) -> str:
+    """Markdown: the findings, then the limits."""
+    lines = [f"- {line}" for line in found] + ["", "**What this cannot say.**", ""] + [f"- {line}" for line in limits]
+    return "\n".join(lines)

@@ -1,0 +1,100 @@
+import pandas as pd
+import pytest
+from planted import RISING, frame, plant
+
+from lwnb import findings
+from lwnb.params import check
+
+P = check({})
+
+
+def told(records, study=findings.architectures, p=P, *more, **columns):
+    return study(p, frame(records).assign(**columns), records, *more)
+
+
+def test_the_winner_is_chosen_on_validation_and_changes_with_it(house):
+    better, worse = plant(0.8, val_top1=0.7), plant(0.9, val_top1=0.6, model="squeezenet1_1")
+    assert "prefers **ResNet18**; its test top-1 is 0.800" in told([better, worse])
+    swapped = [plant(0.8, val_top1=0.6, lr=0.2), plant(0.9, val_top1=0.7, lr=0.2, model="squeezenet1_1")]
+    assert "prefers **SqueezeNet 1.1**; its test top-1 is 0.900" in told(swapped)
+
+
+def test_the_sentences_change_when_two_networks_swap_their_results(house):
+    """The same two sets of predictions, given to the one network and then to the other."""
+    first = told([plant(0.8), plant(0.7, model="squeezenet1_1")])
+    assert "Against SqueezeNet 1.1: +0.100 (95 % interval over 2,000 images" in first
+    assert "a difference that the paired test finds" in first and "for these trained weights" in first
+    second = told([plant(0.7, lr=0.2), plant(0.8, lr=0.2, model="squeezenet1_1")])
+    assert "Against ResNet18: +0.100" in second and "Against SqueezeNet" not in second
+
+
+def test_the_cheapest_network_that_the_paired_tests_do_not_tell_apart_is_named(house):
+    records = [plant(0.900), plant(0.899, model="squeezenet1_1"), plant(0.5, model="shufflenet_v2_x1_0")]
+    text = told(records)
+    assert "Of the 2 networks" in text and "**SqueezeNet 1.1** has the fewest parameters, 0.70 million" in text
+    assert "does not tell the two apart (p = 0.5; it would have found 0.0" in text and "corrected by Holm" in text
+
+
+def test_three_seeds_are_told_as_such(house):
+    runs = [plant(h, seed=s) for s, h in enumerate((0.8, 0.82, 0.84))]
+    runs += [plant(h, seed=s, model="squeezenet1_1") for s, h in enumerate((0.7, 0.71, 0.75))]
+    text = told(runs, p=P.model_copy(update={"seeds": 3}))
+    assert "0.820 (mean of 3 seeds, 95 % interval 0.770 to 0.870, n = 2,000)" in text and "over 3 seeds" in text
+    assert "One seed" not in text and "for these trained weights" not in text
+
+
+def test_a_finding_carries_interval_and_n(house):
+    # Wilson for 81 of 263, Newcombe 1998: 0.2553 to 0.3662
+    text = told([plant(81 / 263, n=263)])
+    assert "0.308 (95 % interval 0.255 to 0.366, n = 263)" in text
+
+
+def test_limits_name_one_seed_weak_networks_and_runs_without_a_result(house):
+    weak = plant(0.3, curve=RISING, metrics={"train_top1": 0.3})
+    rows = frame([weak, plant(model="squeezenet1_1", metrics={"learned": False})])
+    failed = rows.iloc[[0]].assign(status="failed", reason="nan", key="a1", model="resnet18")
+    text = "\n".join(findings.limits(P, pd.concat([rows, failed]), [weak]))
+    assert "One seed" in text and "stayed below 0.9 in 1 of 1 runs (ResNet18)" in text
+    assert "still rising at the last epoch: ResNet18" in text
+    assert "`a1`: failed (nan)" in text and "did not learn" in text
+    assert "One seed" not in "\n".join(findings.limits(P.model_copy(update={"seeds": 3}), rows))
+
+
+def test_few_optimiser_steps_are_told(house):
+    rows = frame([plant()]).assign(n_train=425, batch_size=128, epochs_run=8)
+    assert "as few as 24 optimiser steps" in "\n".join(findings.limits(P, rows))
+    one = "\n".join(findings.limits(P, rows.assign(batch_size=512)))  # one batch an epoch
+    assert "as few as 8 optimiser steps" in one
+    assert "optimiser steps" not in "\n".join(findings.limits(P, rows.assign(batch_size=16)))
+
+
+@pytest.mark.parametrize("study", [findings.architectures, findings.augmentation, findings.hyperparameters])
+def test_no_result_is_said_and_is_no_error(house, study):
+    bad = plant(metrics={"learned": False})
+    assert "has a result" in told([bad], study, gap=float("nan"))
+
+
+def test_augmentation_quotes_the_gap_with_its_sign_and_the_paired_difference(house):
+    records = [plant(0.5, augment="none"), plant(0.61, augment="mixup")]
+    text = told(records, findings.augmentation, gap=[0.4, -0.1])
+    assert "prefers **mixup**" in text and "+0.400 above validation" in text and "mixup minus none: +0.110" in text
+
+
+def test_transfer_compares_each_arm_with_scratch_on_the_same_images(house):
+    records = [plant(0.6, lr=1.0e-3), plant(0.7, lr=1.0e-3, weights="imagenet")]
+    text = told(records, findings.transfer, P, "somewhere")
+    assert "There, fine-tuned minus from scratch: +0.100" in text and "at the edge of its grid" in text
+
+
+def test_settings_without_a_common_seed_are_told_and_not_compared(house):
+    """What failed runs may leave: each network with another seed."""
+    assert "Against" not in told([plant(0.8), plant(0.7, seed=1, model="squeezenet1_1")])
+    records = [plant(0.5, augment="none"), plant(0.61, augment="mixup", seed=1)]
+    assert "mixup minus none: they have no seed in common" in told(records, findings.augmentation, gap=0.0)
+
+
+def test_a_hyperparameter_at_the_edge_of_its_range_is_told(house):
+    records = [plant(v, lr=lr) for lr, v in ((0.1, 0.5), (0.2, 0.6), (0.3, 0.7))]
+    assert "lowest or highest tried" in told(records, findings.hyperparameters)
+    inside = [plant(v, lr=lr, batch_size=32) for lr, v in ((0.1, 0.5), (0.2, 0.8), (0.3, 0.7))]
+    assert "lowest or highest tried" not in told(inside, findings.hyperparameters)
