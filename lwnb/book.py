@@ -5,15 +5,18 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
+from filelock import FileLock, Timeout
 
+from lwnb import trace
 from lwnb.pages import Executed, Fingerprints, Page, digest, execute, failed_cell, is_study
 from lwnb.params import CHECKOUT, home
 
-PROSE = ("introduction", "methods", "data")
+PROSE = ("introduction", "methods", "data", "machines")
 """The pages of `book/` that stand before the studies, in order."""
 
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
@@ -41,8 +44,25 @@ def report(
     """
     out = out or home() / "build"
     notebooks = notebooks or sorted((CHECKOUT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
-    executed = execute(notebooks, pages, out, fingerprints, workers, progress)
-    return build(assemble(executed, out), out / "html"), executed
+    with _alone(out, progress):
+        executed = execute(notebooks, pages, out, fingerprints, workers, progress)
+        return build(assemble(executed, out), out / "html"), executed
+
+
+@contextmanager
+def _alone(out: Path, progress: Callable[[str], None]) -> Iterator[None]:
+    """One report at a time in a folder; a process that dies lets go of it."""
+    out.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(out / "report.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        progress(f"waiting for another report in {out.name}/")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def assemble(executed: Sequence[Executed], out: Path) -> Path:
@@ -74,7 +94,7 @@ def _contents(chapters: dict[Path, list[Executed]]) -> dict:
         for notebook, ones in chapters.items()
         if is_study(notebook)
     ]
-    closing = [{"file": notebook.stem} for notebook in chapters if notebook.name.startswith("99")]
+    closing = [{"file": notebook.stem} for notebook in chapters if notebook.name.startswith("9")]
     parts = {
         "The question": [{"file": name} for name in PROSE],
         "The studies": studies,
@@ -117,7 +137,10 @@ def _write_page(stem: Path, one: Executed, title: str) -> None:
     notebook["cells"] = [_fold(cell) for cell in notebook["cells"] if not _is_replaced(cell, notebook)]
     first = "".join(notebook["cells"][0]["source"]).strip()
     notebook["cells"][0]["source"] = "\n".join([f"# {title}", *first.splitlines()[1:]])
-    stem.with_name(f"{stem.name}.ipynb").write_text(json.dumps(notebook, indent=1), encoding="utf-8")
+    text = json.dumps(notebook, indent=1)
+    if one.page:  # in a folder of its own: the page of all runs is one level up
+        text = text.replace(f'href=\\"{trace.PAGE}', f'href=\\"../{trace.PAGE}')
+    stem.with_name(f"{stem.name}.ipynb").write_text(text, encoding="utf-8")
 
 
 def _tags(cell: dict) -> list[str]:
@@ -162,18 +185,23 @@ def build(source: Path, html: Path) -> Path:
     BookError
         With the warnings of the build; the whole log stands in `book.log` beside the folder.
     """
-    index, stamp_file, work = html / "index.html", html / "sources.sha256", html.with_name("_html")
+    index, stamp_file = html / "index.html", html / "sources.sha256"
+    work, old = html.with_name("_html"), html.with_name("_html_old")
+    for left in (work, old):  # by a build that was killed
+        shutil.rmtree(left, ignore_errors=True)
     config = CHECKOUT / "_config.yml"
     stamp = digest([config, *sorted(file for file in source.rglob("*") if file.is_file())])
     if index.exists() and stamp_file.exists() and stamp_file.read_text() == stamp:
         return index
-    shutil.rmtree(work, ignore_errors=True)
     options = ["--config", config, "--path-output", work, "-W", "-n", "--keep-going"]
     _jupyter_book([source, *options], html.with_name("book.log"))
-    shutil.rmtree(html, ignore_errors=True)
-    (work / "_build" / "html").rename(html)
-    shutil.rmtree(work)
-    stamp_file.write_text(stamp)
+    made = work / "_build" / "html"
+    (made / stamp_file.name).write_text(stamp)
+    if html.exists():
+        html.rename(old)
+    made.rename(html)
+    for left in (work, old):
+        shutil.rmtree(left, ignore_errors=True)
     return index
 
 

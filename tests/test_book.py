@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import faults
 import nbformat
 import pytest
 import stubs
@@ -112,6 +113,44 @@ def test_a_killed_kernel_is_an_error_and_not_a_hang(tmp_path):
 def test_page_names_that_cannot_be_files_are_refused(tmp_path, names):
     with pytest.raises(ParamsError, match=re.escape(repr(names[-1]))):
         execute([], [Page(name, "A", {}) for name in names], tmp_path, lambda *_: "")
+
+
+@pytest.mark.slow
+def test_two_reports_at_once_wait_for_each_other_and_execute_once(tmp_path):
+    log = f"log = {str(tmp_path / 'log')!r}\n"
+    cell = log + "import time\nopen(log, 'a').write('begins ')\ntime.sleep(1)\nopen(log, 'a').write('ends ')"
+    sources = [
+        stubs.notebook(tmp_path / "00_front.ipynb", "Front", "1", parameters="pages = {}"),
+        stubs.notebook(tmp_path / "01_study.ipynb", "Study", cell, parameters=""),
+    ]
+    children = [faults.Child(faults.report, sources, tmp_path / "build", home=tmp_path) for _ in range(2)]
+    lines = [child.end()[1] for child in children]
+    assert (tmp_path / "log").read_text() == "begins ends "
+    assert sorted("waiting for another report in build/" in said for said in lines) == [False, True]
+    assert sum("used again" in line for said in lines for line in said) == 2
+
+
+@pytest.mark.slow
+def test_a_build_killed_before_any_of_its_steps_leaves_a_whole_book_or_none(tmp_path):
+    (source := tmp_path / "book").mkdir()
+    html, seen = tmp_path / "html", set()
+
+    def pages() -> set[str]:
+        return {(html / name).read_text() for name in ("index.html", "other.html")} if html.exists() else set()
+
+    def build(text: str, die: int = 0):
+        (source / "text").write_text(text)
+        return faults.Child(faults.build, source, html, home=tmp_path, die=die).end()
+
+    die, ended = 0, None
+    while ended is None:
+        assert build("old") and pages() == {"old"}
+        die, ended = die + 1, build("new", die + 1)
+        seen.add("".join(pages()))
+        assert pages() in ({"old"}, {"new"}, set())
+        assert build("new") and pages() == {"new"}
+        assert {path.name for path in tmp_path.iterdir()} == {"book", "html"}
+    assert {"old", "new"} <= seen and die > 10
 
 
 # --- The assembled book ---

@@ -13,7 +13,7 @@ CELLS, LINES = 12, 80
 """Most code cells, and most lines of code that are not blank."""
 
 KERNELSPEC = {"name": "python3", "display_name": "Python 3", "language": "python"}
-GATHERING = {"00_summary", "99_reproducibility"}
+GATHERING = {"00_summary", "90_what_holds", "99_reproducibility"}
 """The pages that gather the others: their only parameter is `pages`."""
 
 NOTEBOOKS = sorted((CHECKOUT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
