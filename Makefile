@@ -28,7 +28,7 @@ bench: .venv/installed
 
 # Keeps every version that still fits pyproject.toml. Newer ones: make lock ARGS=--upgrade
 lock: build/uv
-	build/uv/bin/uv pip compile pyproject.toml --extra dev --extra bench --universal --python-version 3.11 --no-annotate \
+	build/uv/bin/uv pip compile pyproject.toml --extra dev --extra bench --extra edge --extra openvino --universal --python-version 3.11 --no-annotate \
 		--custom-compile-command "make lock  (for Python 3.11 and later on Linux, macOS and Windows)" \
 		--output-file requirements.lock $(ARGS)
 

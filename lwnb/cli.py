@@ -160,7 +160,7 @@ def report(
 
     Exit status 1 if a run or a notebook failed; the pages of the others are there all the same.
     """
-    from lwnb import book, grid, results, studies
+    from lwnb import book, devices, grid, results, studies
     from lwnb.pages import Page
 
     values = _read(pages, budget, param)
@@ -169,7 +169,8 @@ def report(
     _announce(runs)
     done = grid.ensure(runs, workers, scheduler)
     for p in found.values():
-        grid.latencies(studies.architectures(p))
+        devices.prepare(p, studies.deployment(p), _tell)
+        devices.latencies(studies.architectures(p))
 
     def fingerprint(notebook: Path, page: Page | None) -> str:
         names = [page.name] if page else list(found)
@@ -239,6 +240,103 @@ def publish(
     records = [record for record in results.every() if wanted is None or record.run.key in wanted]
     copied = results.publish(records)
     typer.echo(f"{len(copied)} records copied to results/, {len(records) - len(copied)} were there.")
+    if everything:
+        typer.echo(f"{results.publish_devices()} device records and footprints copied.")
+
+
+def _tell(line: str) -> None:
+    typer.echo(line, err=True)
+
+
+@app.command()
+def measure(
+    pages: Pages = None,
+    budget: Budget = "quick",
+    param: Changes = None,
+    export: Annotated[
+        Path | None, typer.Option(help="Then write this machine's records into a file, for a report elsewhere.")
+    ] = None,
+    add: Annotated[
+        Path | None, typer.Option("--import", help="Bring in a file that --export wrote; measure nothing.")
+    ] = None,
+) -> None:
+    """Measure what the networks of these pages cost on this machine: latency and memory on edge runtimes.
+
+    Keep the machine idle meanwhile. On a board: lwnb measure cifar10 --budget cpu --export board.json; then, beside the
+    report: lwnb measure --import board.json
+    """
+    from lwnb import devices
+
+    if add:
+        count, names = devices.unpack(add)
+        typer.echo(f"{count} records of {', '.join(sorted(names))} are in runs/devices/.")
+        return
+    for name, p in _pinned(_read(pages, budget, param)).items():
+        devices.require(p.runtimes)
+        devices.footprints(p)
+        cells = devices.cells(p)
+        todo = devices.missing(cells, p.device_rounds)
+        _tell(f"{name}: {len(cells)} cells, {len(todo)} to measure, {p.device_rounds} processes each")
+        devices.ensure(cells, p.device_rounds, _tell)
+    if export:
+        typer.echo(f"{devices.pack(export)} records of this machine in {export}")
+
+
+@app.command()
+def recommend(
+    dataset: Annotated[str, typer.Option(help="Data set whose finished runs are compared.")] = "digits",
+    device: Annotated[
+        str | None, typer.Option(help="Part of the name of a device with records. Default: this machine.")
+    ] = None,
+    max_size_mb: Annotated[float | None, typer.Option(help="Largest file, MB (10^6 bytes).")] = None,
+    max_latency_ms: Annotated[float | None, typer.Option(help="Longest latency of one image, ms, one thread.")] = None,
+    max_memory_mib: Annotated[float | None, typer.Option(help="Highest memory, MiB above the runtime's own.")] = None,
+    min_top1: Annotated[float | None, typer.Option(help="Lowest top-1, 0..1.")] = None,
+) -> None:
+    """Which network fits: the finished runs on a data set ranked within these limits, and why the others do not fit."""
+    from pydantic import ValidationError
+
+    from lwnb import choice, devices
+
+    given = {"max_size_mb": max_size_mb, "max_latency_ms": max_latency_ms, "max_memory_mib": max_memory_mib}
+    try:
+        limits = choice.Limits(**given, min_top1=min_top1)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ParamsError(
+            f"--{first['loc'][0].replace('_', '-')}: {first['input']!r} is not possible: {first['msg']}"
+        ) from None
+    timings = devices.table()
+    where = choice.device_of(device, sorted(set(timings["device"])))
+    found = choice.candidates(choice.records_of(dataset), where, timings)
+    typer.echo(choice.text(choice.choose(found, limits), where))
+
+
+@app.command()
+def export(
+    key: Annotated[str, typer.Argument(help="The key of a finished run; lwnb runs lists them.")],
+    form: Annotated[str, typer.Option("--format", help="onnx or executorch.")] = "onnx",
+    int8: Annotated[bool, typer.Option("--int8", help="Quantise, calibrated on training images.")] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The file. Default: named by model, data set and key.")
+    ] = None,
+) -> None:
+    """Write a trained network as a file that can be shipped, with its classes, preprocessing and the terms of its data."""
+    from lwnb import devices, results
+
+    formats = {"onnx": "onnxruntime", "executorch": "executorch"}
+    if form not in formats:
+        raise ParamsError(f"--format {form}: allowed are onnx, executorch{params.nearest(form, formats)}")
+    record = results.find_key(key)
+    if not record:
+        raise ParamsError(f"{key}: no run has this key; lwnb runs lists those that are there")
+    devices.require([formats[form]])
+    from lwnb import deploy
+
+    name = f"{record.run.model}-{record.run.dataset}-{key}{'-int8' * int8}{deploy.SUFFIXES[form]}"
+    file = out or Path(name)
+    deploy.ship(record, form, int8, file)
+    typer.echo(f"{file}: {file.stat().st_size / 1e6:.2f} MB")
 
 
 @app.command()

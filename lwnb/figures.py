@@ -50,7 +50,7 @@ COLUMNS = {
     "parameters": Column("parameters, M", "{:.2f}", "lower", 1e-6),
     "macs": Column("MACs, M", "{:.1f}", "lower", 1e-6),
     "size_bytes": Column("file size, MB", "{:.2f}", "lower", 1e-6),
-    "latency_ms": Column("latency, ms", "{:.2f}", "lower"),
+    "latency_ms": Column("latency, ms", "{:.3f}", "lower"),
     "epoch_seconds": Column("epoch, s", "{:.2f}", "lower"),
     "train_seconds": Column("training, s", "{:.1f}", "lower"),
     "wall_seconds": Column("wall time, s", "{:.1f}", "lower"),
@@ -105,6 +105,44 @@ COLUMNS = {
     "front_size_bytes": Column("on the front of file size", "{:.0%}"),
     "front_latency_ms": Column("on the front of latency", "{:.0%}"),
     "other_load": Column("load by others", "{:.0%}"),
+    "runtime": Column("runtime"),
+    "runtime_version": Column("version"),
+    "precision": Column("precision"),
+    "threads": Column("threads", "{:.0f}"),
+    "p90_ms": Column("90th percentile, ms", "{:.3f}"),
+    "p99_ms": Column("99th percentile, ms", "{:.3f}"),
+    "images_per_s": Column("images/s", "{:,.0f}", "higher"),
+    "calls": Column("calls", "{:,.0f}"),
+    "processes": Column("processes", "{:.0f}"),
+    "load_mib": Column("loading, peak MiB", "{:.1f}", "lower"),
+    "run_mib": Column("running, MiB", "{:.2f}", "lower"),
+    "peak_mib": Column("peak memory, MiB", "{:.1f}", "lower"),
+    "busy": Column("busy machine"),
+    "noise": Column("noise of the protocol", "{:.1%}"),
+    "onnx_fp32_bytes": Column("ONNX fp32, MB", "{:.2f}", "lower", 1e-6),
+    "onnx_fp16_bytes": Column("ONNX fp16, MB", "{:.2f}", "lower", 1e-6),
+    "onnx_int8_bytes": Column("ONNX INT8, MB", "{:.2f}", "lower", 1e-6),
+    "executorch_fp32_bytes": Column("ExecuTorch fp32, MB", "{:.2f}", "lower", 1e-6),
+    "executorch_int8_bytes": Column("ExecuTorch INT8, MB", "{:.2f}", "lower", 1e-6),
+    "planned_bytes": Column("planned activations, KiB", "{:,.1f}", "lower", 1 / 1024),
+    "agree": Column("same guess as PyTorch", "{:.2%}", "higher"),
+    "error": Column("largest relative difference of a logit", "{:.1e}"),
+    "marked": Column("marked"),
+    "tensor": Column("tensor"),
+    "place": Column("place in the network", "{:.0f}"),
+    "of": Column("of", "{:.0f}"),
+    "snr_db": Column("signal to noise, dB", "{:.1f}"),
+    "budget": Column("budget"),
+    "limits": Column("limits"),
+    "choice": Column("what fits best"),
+    "next": Column("next network, behind by"),
+    "size_mb": Column("its file, MB", "{:.2f}", "lower"),
+    "memory_mib": Column("its memory, MiB", "{:.2f}", "lower"),
+    "memory_is": Column("memory is"),
+    "verdict": Column("verdict"),
+    "why": Column("why"),
+    "behind": Column("against the first (95 % interval)"),
+    "size": Column("cells", "{:.0f}"),
 }
 """Label, unit, format and better direction of every column that a table or a plot shows."""
 
@@ -242,6 +280,30 @@ def costs(frame: pd.DataFrame, columns=("macs", "parameters", "latency_ms", "epo
     handles = dict(zip(*reversed(axes.flat[0].get_legend_handles_labels()), strict=True))
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, frameon=False)
     return _traced(figure, frame[[c for c in ("model", "seeds", "top1", "low", "high", *columns, "key") if c in frame]])
+
+
+def slopes(frame: pd.DataFrame, columns: dict[str, str]) -> plt.Figure:
+    """How the order of the networks changes from one cost to another: a line a network through its ranks, 1 the lowest.
+
+    Parameters
+    ----------
+    frame : a row a network: `model` and the columns; networks share a rank where their values are equal
+    columns : the columns in their order, and what stands below each
+    """
+    columns = {column: title for column, title in columns.items() if column in frame and frame[column].notna().all()}
+    if frame.empty or len(columns) < 2:
+        return _nothing()
+    ranks = frame[list(columns)].rank(method="min")
+    figure, axis = plt.subplots(figsize=(2.1 * len(columns) + 2, 3.2), layout="constrained")
+    for model, row in zip(frame["model"], ranks.to_numpy(), strict=True):
+        marker = NETWORKS.get(model, ("", "o"))[1]
+        axis.plot(range(len(columns)), row, color=colour(model), marker=marker, lw=2, label=name(model))
+    axis.set_xticks(range(len(columns)), list(columns.values()))
+    axis.set_yticks(range(1, len(frame) + 1))
+    axis.set(ylabel="rank, 1 is the lowest cost")
+    axis.invert_yaxis()
+    figure.legend(loc="outside right upper", frameon=False)
+    return _traced(figure, frame[["model", *columns]])
 
 
 def curves(groups: dict[str, list[Record]], columns=("train_loss", "val_top1"), colours: dict | None = None):

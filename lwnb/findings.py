@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 import pandas as pd
+from scipy.stats import kendalltau
 
 from lwnb import compare, stats
 from lwnb.compare import Difference, best, by_model, common_seeds, difference, flat
@@ -160,6 +161,64 @@ def hyperparameters(p: Params, frame: pd.DataFrame, records: Sequence[Record]) -
     if top.lr in (rates.min(), rates.max()):
         found.append("The winner's learning rate is the lowest or highest tried: a better one may lie outside.")
     return bullets(found, limits(p, frame, records))
+
+
+def deployment(
+    wide: pd.DataFrame, macs: pd.Series, converted: pd.DataFrame, noise: dict[str, float], gone: list[str]
+) -> str:
+    """What the runtimes, INT8 and the framework come to on one device.
+
+    Parameters
+    ----------
+    wide : latency in ms by network, a column each runtime and precision: `lwnb.devices.wide`
+    macs : by network
+    converted : `lwnb.conversions.table`
+    noise : by runtime, the share by which a median moves when the same cell is measured again
+    gone : runtimes that were asked for and are not installed
+    """
+    found, ways = [], [way for way in wide if not way.startswith("pytorch")]
+    for way in ways:
+        order, spread = wide[way].dropna().sort_values(), noise.get(way.split()[0], math.nan)
+        equal = [name(model) for model, value in order.iloc[1:].items() if value <= order.iloc[0] * (1 + spread)]
+        same = f"; equal to it within the noise: {', '.join(equal)}" if equal else ""
+        found.append(f"Fastest by {way}: **{name(order.index[0])}**, {order.iloc[0]:.3f} ms{same}.")
+        both = macs.reindex(order.index).dropna()
+        if len(both) > 2:
+            tau = kendalltau(both, order[both.index]).statistic
+            found.append(
+                f"The order by MACs and by {way} agree with Kendall's tau {tau:.2f}, over {len(both)} networks."
+            )
+    eager = "pytorch-eager fp32"
+    for way in (way for way in ways if way.endswith("fp32") and eager in wide):
+        over = (wide[eager] / wide[way]).dropna()
+        found.append(
+            f"Eager PyTorch takes {over.min():.1f} ({name(over.idxmin())}) to {over.max():.1f} ({name(over.idxmax())}) times "
+            f"as long as {way}: an eager latency tells little about a device."
+        )
+    found += _int8(wide, converted)
+    limits = [f"Measured again, the same cell moves by up to {share:.1%} by {way}." for way, share in noise.items()]
+    limits += [
+        "Latency and memory were measured with random weights: values do not change what is computed, bar rare cases."
+    ]
+    limits += [f"Not measured: {what}." for what in gone]
+    return bullets(found or ["No runtime has a record."], limits)
+
+
+def _int8(wide: pd.DataFrame, converted: pd.DataFrame) -> list[str]:
+    found = []
+    for runtime, rows in converted[converted["precision"] == "int8"].groupby("runtime", sort=False):
+        lost, n = rows[rows["marked"] != ""], rows["n_test"].iloc[0]
+        which = ", ".join(f"{name(r.model)} ({r.difference:+.3f})" for r in lost.itertuples()) or "none"
+        found.append(f"INT8 by {runtime} loses more than a point of top-1, of {n:,} images: {which}.")
+        if {f"{runtime} int8", f"{runtime} fp32"} <= set(wide):
+            gain = (wide[f"{runtime} fp32"] / wide[f"{runtime} int8"]).dropna()
+            found.append(
+                f"By {runtime} INT8 is {gain.min():.2f} ({name(gain.idxmin())}) to {gain.max():.2f} "
+                f"({name(gain.idxmax())}) times as fast as fp32."
+            )
+    for row in converted[converted["precision"] == "int8-aware"].itertuples():
+        found.append(f"Fine-tuned through the rounding, {name(row.model)} is at {row.difference:+.3f} against fp32.")
+    return found
 
 
 def bullets(found: list[str], limits: list[str]) -> str:

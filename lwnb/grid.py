@@ -209,36 +209,10 @@ def _told(run: Run) -> str:
     return f"{status}: {results.failure(run)['reason']}" if status == "failed" else status
 
 
-def latencies(runs: list[Run]):
-    """A DataFrame of key and `latency_ms`: the median of eager PyTorch on this machine, batch 1, one thread.
-
-    Measured where this machine has no record yet, for finished runs alone; never beside training.
-    """
-    import pandas as pd
-
-    rows = []
-    for run in runs:
-        if record := results.find(run):
-            what = (run.model, record.metrics["num_classes"], run.image_size, run.output_stride)
-            rows.append({"key": run.key, "latency_ms": statistics.median(_timing(*what)["samples_ms"])})
-    return pd.DataFrame({"key": [run.key for run in runs]}).merge(
-        pd.DataFrame(rows, columns=["key", "latency_ms"]), how="left"
-    )
-
-
-def _timing(*what) -> dict:
-    found = results.find_timing(results.setting(*what))
-    if not found:
-        from lwnb import measure
-
-        found = measure.latency(*what)
-        results.save_timing(found)
-    return found
-
-
 def fingerprint(p: Params) -> list:
-    """What the pages of these parameters read: the state of each run and the timings that are there."""
+    """What the pages of these parameters read: the state of each run, what was converted, and the device records."""
     from lwnb import studies
 
     states = [(run.key, results.status(run), (results.failure(run) or {}).get("reason")) for run in studies.runs(p)]
-    return [states, results.timings()]
+    converted = [record.conversions for record in map(results.find, studies.architectures(p)) if record]
+    return [states, converted, results.timing_names()]

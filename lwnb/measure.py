@@ -1,16 +1,14 @@
-"""What a network costs: parameters, MACs, bytes, latency samples of this machine."""
+"""What a network costs wherever it runs: parameters, MACs, bytes."""
 
 import contextlib
 import functools
 import io
-import os
-import time
 
 import ptflops
 import torch
 from safetensors.torch import save
 
-from lwnb import models, results
+from lwnb import models
 
 
 @functools.cache
@@ -50,46 +48,3 @@ def count_macs(net: torch.nn.Module, image_size: int) -> int:
     if macs is None:  # ptflops prints an exception instead of raising it
         raise ValueError(f"image_size: {image_size} is not possible for this network: {said.getvalue().strip()}")
     return int(macs)
-
-
-def latency(
-    model: str,
-    num_classes: int,
-    image_size: int,
-    output_stride: int,
-    threads: int = 1,
-    batch_size: int = 1,
-    warmup: int = 10,
-    min_calls: int = 50,
-    min_seconds: float = 0.5,
-) -> dict:
-    """Time forward passes of eager PyTorch on the CPU: fp32, channels_last, inference mode, random weights.
-
-    Returns
-    -------
-    `setting`, see `lwnb.results.setting`; `samples_ms`, every call after the warm-up, in order, milliseconds a batch,
-    at least `min_calls` of them over at least `min_seconds`; `load_1min`, the load average as the timing began.
-    """
-    setting = results.setting(model, num_classes, image_size, output_stride, threads, batch_size)
-    load = os.getloadavg()[0]
-    net = models.build(model, num_classes, output_stride).eval().to(memory_format=torch.channels_last)
-    images = torch.full((batch_size, 3, image_size, image_size), 0.5).contiguous(memory_format=torch.channels_last)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        with torch.inference_mode():
-            for _ in range(warmup):
-                net(images)
-            samples = _time(lambda: net(images), min_calls, min_seconds)
-    finally:
-        torch.set_num_threads(before)
-    return {"setting": setting, "samples_ms": samples, "load_1min": load}
-
-
-def _time(call, min_calls: int, min_seconds: float) -> list[float]:
-    samples, began = [], time.perf_counter_ns()
-    while len(samples) < min_calls or time.perf_counter_ns() - began < min_seconds * 1e9:
-        start = time.perf_counter_ns()
-        call()
-        samples.append((time.perf_counter_ns() - start) / 1e6)
-    return samples

@@ -95,6 +95,7 @@ Pixels = Annotated[int, Field(ge=8, le=1024)]
 Optimizer = Literal["sgd", "adamw"]
 Schedule = Literal["constant", "step", "cosine", "plateau"]
 Stride = Literal[8, 16, 32]
+Runtime = Literal["onnxruntime", "executorch", "openvino"]
 
 
 class Source(BaseModel):
@@ -235,6 +236,9 @@ class Params(BaseModel):
     hyper_batch_sizes: Annotated[list[Batch], Field(min_length=1)] = [16, 32, 64]
     hyper_schedules: Annotated[list[Schedule], Field(min_length=1)] = ["constant", "cosine"]
     hyper_weight_decays: Annotated[list[Decay], Field(min_length=1)] = [5.0e-4, 0.05]
+    # deployment
+    runtimes: list[Runtime] = ["onnxruntime"]
+    device_rounds: Positive = 1
 
     @model_validator(mode="after")
     def _consistent(self):

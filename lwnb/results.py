@@ -27,6 +27,9 @@ PUBLISHED = ("run.json", "metrics.json", "history.csv", "predictions.npz", "envi
 
 WEIGHTS = "weights.safetensors"
 
+CONVERSIONS = "conversions.json"
+"""What the exported and the INT8 networks of a run do on its test images; joins a record when it is known."""
+
 ACCURACIES = (
     "top1", "top5", "macro_f1", "ece", "loss", "train_top1", "train_loss", "val_top1", "val_loss", "best_epoch",
 )  # fmt: skip
@@ -70,6 +73,12 @@ class Record:
 
         with np.load(self.folder / "predictions.npz", allow_pickle=False) as file:
             return dict(file)
+
+    @cached_property
+    def conversions(self) -> list[dict]:
+        """What its exported and INT8 networks do on the same test images, see `lwnb.deploy.convert`; often nothing."""
+        file = self.folder / CONVERSIONS
+        return _json(file)["rows"] if file.exists() else []
 
     @property
     def weights(self) -> Path | None:
@@ -318,14 +327,24 @@ def publish(records: list[Record]) -> list[Path]:
                 for name in PUBLISHED:
                     write(aside / name, (record.folder / name).read_bytes())
                 copied.append(_place(aside, target))
+            if record.conversions and record.folder != target:
+                write(target / CONVERSIONS, (record.folder / CONVERSIONS).read_bytes())
     return copied
+
+
+def publish_devices() -> int:
+    """Copy the device records and footprints of `runs/` to `results/`; how many."""
+    files = [file for kind in ("devices", "footprints") for file in (home() / "runs" / kind).glob("*.json")]
+    for file in files:
+        write(home() / "results" / file.parent.name / file.name, file.read_bytes())
+    return len(files)
 
 
 def machine() -> dict:
     """This machine as far as it matters to a timing: processor, cores, memory, system; not its name."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith(("model name", "Model"))]  # x86, boards
     return {
         "cpu": names[0] if names else platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
@@ -335,45 +354,64 @@ def machine() -> dict:
     }
 
 
-def setting(
-    model: str, num_classes: int, image_size: int, output_stride: int, threads: int = 1, batch_size: int = 1
-) -> dict:
-    """What a latency of eager PyTorch belongs to; two that differ in one of these are never mixed."""
-    return {
-        "machine": machine(),
-        "runtime": "pytorch-eager",
-        "runtime_version": version("torch"),
-        "precision": "fp32",
-        "threads": threads,
-        "model": model,
-        "image_size": image_size,
-        "output_stride": output_stride,
-        "num_classes": num_classes,
-        "batch_size": batch_size,
-    }
+def save_conversions(record: Record, rows: list[dict]) -> None:
+    """Keep the rows of `lwnb.deploy.convert` with a record."""
+    write(record.folder / CONVERSIONS, _dump({"rows": rows}))
+    record.__dict__.pop("conversions", None)
 
 
 def timing_name(setting: dict) -> str:
-    """The name of a timing's record: readable parts, then a hash of the whole setting."""
+    """The name of a device record: readable parts, then a hash of the whole setting (see `lwnb.devices.setting`)."""
     digest = hashlib.sha256(json.dumps(setting, sort_keys=True).encode()).hexdigest()[:12]
-    return f"{setting['model']}-{setting['image_size']}px-{setting['runtime']}-{setting['threads']}t-{digest}"
+    parts = f"{setting['image_size']}px-{setting['runtime']}-{setting['precision']}-{setting['threads']}t"
+    return f"{setting['model']}-{parts}-{digest}"
 
 
 def save_timing(record: dict) -> None:
-    """Keep a timing, `{"setting": …, "samples_ms": …}`, under `runs/devices/`; see `lwnb.measure.latency`."""
+    """Keep a device record, `{"setting": …, "samples_ms": …, …}`, under `runs/devices/`; see `lwnb.devices`."""
     file = home() / "runs" / "devices" / f"{timing_name(record['setting'])}.json"
-    write(file, _dump(record))
+    write(file, json.dumps(record, sort_keys=True).encode())
 
 
 def find_timing(setting: dict) -> dict | None:
-    """The timing that belongs to this setting, from `runs/` or else `results/`."""
-    files = [home() / root / "devices" / f"{timing_name(setting)}.json" for root in ("runs", "results")]
+    """The device record that belongs to this setting, from `runs/` or else `results/`."""
+    return _first(f"devices/{timing_name(setting)}.json")
+
+
+def timings() -> list[dict]:
+    """All device records, of this machine and of others, each once."""
+    return [_json(file) for file in _files("devices").values()]
+
+
+def timing_names() -> list[str]:
+    """The names of all device records and footprints."""
+    return [*_files("devices"), *_files("footprints")]
+
+
+def save_footprint(shape: dict, found: dict) -> None:
+    """Keep what `lwnb.deploy.footprint` found for a network's shape; it holds on every machine."""
+    write(home() / "runs" / "footprints" / _footprint_name(shape), _dump(found))
+
+
+def find_footprint(shape: dict) -> dict | None:
+    """The bytes that are known of a network's shape, from `runs/` or else `results/`."""
+    return _first(f"footprints/{_footprint_name(shape)}")
+
+
+def _footprint_name(shape: dict) -> str:
+    return "{model}-{image_size}px-s{output_stride}-c{num_classes}.json".format(**shape)
+
+
+def _first(name: str) -> dict | None:
+    files = [home() / root / name for root in ("runs", "results")]
     return next((_json(file) for file in files if file.exists()), None)
 
 
-def timings() -> list[str]:
-    """The names of all timings."""
-    return sorted({file.stem for root in ("results", "runs") for file in (home() / root / "devices").glob("*.json")})
+def _files(kind: str) -> dict[str, Path]:
+    found = {}
+    for root in ("results", "runs"):
+        found |= {file.stem: file for file in sorted((home() / root / kind).glob("*.json"))}
+    return found
 
 
 def origins(runs: list[Run]):

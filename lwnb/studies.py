@@ -158,11 +158,17 @@ def _pick(choices: list, share: float):
     return choices[min(int(share * len(choices)), len(choices) - 1)]
 
 
+def deployment(p: Params) -> list[Run]:
+    """The runs of `architectures` with the first seed: those whose networks are exported and quantised."""
+    return [run for run in architectures(p) if run.seed == p.first_seed]
+
+
 STUDIES = {
     "01_architectures": architectures,
     "02_transfer": transfer,
     "03_augmentation": augmentation,
     "04_hyperparameters": hyperparameters,
+    "05_deployment": deployment,
 }
 """The studies by the name of their notebook."""
 

@@ -4,7 +4,6 @@ import hashlib
 import io
 import logging
 import math
-import os
 import platform
 import signal
 import time
@@ -12,12 +11,10 @@ import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 
 import lightning
 import numpy as np
-import psutil
 import safetensors.torch
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
@@ -28,6 +25,7 @@ from torch.nn import functional as F
 from torchmetrics.functional import classification as M
 
 from lwnb import augment, data, measure, models, results, settings
+from lwnb.clock import Clock
 from lwnb.params import Run
 from lwnb.results import Record
 
@@ -60,7 +58,7 @@ def train(run: Run, parent: Run | None = None, on_epoch: Callable[[dict], None] 
 
 
 def _train(run: Run, parent: Run | None, on_epoch: Callable[[dict], None], setting: settings.Setting) -> Record:
-    clock = _Clock()
+    clock = Clock()
     task = data.task(run)
     leaks = _leaks(run, parent, task)
     net = models.build(run.model, len(task.classes), run.output_stride, run.seed)
@@ -82,7 +80,8 @@ def _train(run: Run, parent: Run | None, on_epoch: Callable[[dict], None], setti
         net.load_state_dict(recipe.best["state"])
     metrics, predictions = _measure(run, net.to(recipe.place), task, recipe)
     about = {"resumed": resumed, "leak_check": leaks, "skipped_images": list(task.skipped)}
-    environment = _environment(recipe) | clock.read() | about
+    spent = clock.read()
+    environment = _environment(recipe) | spent | about | {"idle": spent["other_load"] < 0.1}
     weights = safetensors.torch.save({k: v.cpu().contiguous() for k, v in net.state_dict().items()})
     return results.save(run, metrics, recipe.history, predictions, environment, weights)
 
@@ -370,23 +369,3 @@ def _environment(recipe: _Recipe) -> dict:
         "all_epoch_seconds": recipe.seconds,
         "images_per_second": images / train_seconds,
     }
-
-
-class _Clock:
-    """Wall time of this process's part of a run, and how busy other processes kept the machine meanwhile."""
-
-    def __init__(self):
-        self.started, self.began = datetime.now(UTC), time.perf_counter()
-        self.before = self._busy()
-
-    @staticmethod
-    def _busy() -> float:
-        machine, own = psutil.cpu_times(), psutil.Process().cpu_times()
-        return sum(machine[:3]) - own.user - own.system  # user, nice, system: in seconds since boot
-
-    def read(self) -> dict:
-        """Start, seconds, and the share of the machine's processor time that others took."""
-        seconds = time.perf_counter() - self.began
-        others = max(0.0, self._busy() - self.before) / (seconds * (os.cpu_count() or 1))
-        begun = self.started.isoformat(timespec="seconds")
-        return {"started": begun, "wall_seconds": seconds, "other_load": others, "idle": others < 0.1}

@@ -30,10 +30,10 @@ def project() -> dict:
 
 
 def requirements() -> list[Requirement]:
-    """Everything that pyproject.toml asks for: the package's own needs, those of development and of the benchmark."""
+    """Everything that pyproject.toml asks for: the package's own needs, and those of all its extras."""
     table = project()["project"]
     extras = table["optional-dependencies"]
-    return [Requirement(text) for text in table["dependencies"] + extras["dev"] + extras["bench"]]
+    return [Requirement(text) for text in table["dependencies"] + [text for extra in extras.values() for text in extra]]
 
 
 def ranges(specifier: str) -> frozenset[str]:

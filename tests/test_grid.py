@@ -108,13 +108,3 @@ def test_pin_reads_the_digest_and_sizes_from_the_images(house):
     assert (p.digest, p.num_classes) == (check({}).digest, 10)
     assert p.pool_train + p.pool_test == 1797  # as scikit-learn's documentation says
     assert [r.key for r in studies.runs(p)] == [r.key for r in studies.runs(check({}))]
-
-
-def test_a_latency_is_measured_once_and_belongs_to_this_machine(house, monkeypatch):
-    from lwnb import measure
-
-    save(Run(**RUN), num_classes=10)
-    first = grid.latencies([Run(**RUN), Run(**RUN | {"seed": 9})])
-    assert first["latency_ms"].notna().tolist() == [True, False]
-    monkeypatch.setattr(measure, "latency", lambda *_: pytest.fail("measured again"))
-    assert grid.latencies([Run(**RUN)])["latency_ms"][0] == first["latency_ms"][0]

@@ -16,25 +16,27 @@ from packaging.utils import canonicalize_name
 from lwnb.params import CHECKOUT
 
 LEVELS = (  # from the ground up: a module imports from lower lines only
-    {"params"},
+    {"params", "clock"},
     {"results"},
     {"studies", "stats", "trace"},
     {"figures"},
     {"compare"},
-    {"findings", "evidence"},
+    {"findings", "evidence", "conversions"},
     {"rules", "published"},
     {"claims"},
     # so far nothing needs torch
     {"archives", "images", "splits"},
     {"readers", "models", "policies"},
     {"data", "augment"},
-    {"measure", "deploy", "settings"},
+    {"measure", "settings", "runtimes"},
     {"train", "workers", "progress"},
-    {"grid", "pages"},
-    {"book"},
+    {"deploy"},
+    {"devices"},
+    {"choice", "grid", "pages"},
+    {"book", "explore"},
     {"cli"},
 )
-LIGHT = set().union(*LEVELS[:8], {"pages", "book", "cli"})
+LIGHT = set().union(*LEVELS[:8], {"devices", "choice", "explore", "pages", "book", "cli"})
 """Modules that are imported without torch, and name it nowhere."""
 
 HEAVY = {"torch", "torchvision", "lightning", "pytorch_lightning", "torchmetrics", "ptflops"}
@@ -43,12 +45,15 @@ EXCEPTION = ("params", "torchvision")
 
 APPLICATIONS = {
     "jupyterlab": "`make lab` starts it",
-    "ipywidgets": "tqdm draws its progress bars in JupyterLab with it",
     "papermill": "executes the notebooks, as a command",
     "jupyter-book": "builds the report, as a command",
     "sphinx-mathjax-offline": "an extension that _config.yml names",
 }
 """Dependencies that nothing imports, and what they are for."""
+
+
+OPTIONAL = ("edge", "openvino")
+"""The extras that the package uses where they are installed."""
 
 
 class Import(NamedTuple):
@@ -187,10 +192,19 @@ def notebook_code() -> list[str]:
 
 def test_what_is_imported_is_declared():
     tests = {p.stem: p.read_text(encoding="utf-8") for p in (CHECKOUT / "tests").rglob("*.py")}
-    assert distributions([*package().values(), *notebook_code()]) - declared() == set()
+    assert distributions([*package().values(), *notebook_code()]) - declared(*OPTIONAL) == set()
     own = {"benchmarks", *map(canonicalize_name, tests)}
-    assert distributions(list(tests.values())) - declared("dev") - own == set()
+    assert distributions(list(tests.values())) - declared("dev", *OPTIONAL) - own == set()
     assert distributions(benchmark_code()) - declared("bench") - own == set()
+
+
+def test_what_is_optional_is_imported_only_where_it_is_used():
+    """Without the extras everything else works: their packages are named inside functions alone."""
+    optional = declared(*OPTIONAL) - declared()
+    eager = {i.name.split(".")[0] for source in package().values() for i in imports(source) if not i.lazy}
+    lazy = {canonicalize_name(i.name.split(".")[0]) for source in package().values() for i in imports(source) if i.lazy}
+    assert not optional & set(map(canonicalize_name, eager))
+    assert optional - lazy == {"onnxscript"}, "torch.onnx imports it; all others are used here"
 
 
 def test_the_package_knows_nothing_of_the_benchmarks():

@@ -98,8 +98,13 @@ def read(path) -> dict:
 
 
 def test_every_study_has_its_notebook():
-    studies = {"01_architectures", "02_transfer", "03_augmentation", "04_hyperparameters"}
+    studies = {"01_architectures", "02_transfer", "03_augmentation", "04_hyperparameters", "05_deployment"}
     assert studies | GATHERING <= {path.stem for path in NOTEBOOKS}
+
+
+def test_the_notebook_for_exploring_is_clean():
+    notebook = read(CHECKOUT / "notebooks" / "explore.ipynb")
+    assert trace_faults(notebook) + parameters(notebook)[1] + style_faults(notebook) == []
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from test_params import RUN
 
-from lwnb import results
+from lwnb import devices, results
 from lwnb.params import Run
 
 ENVIRONMENT = {
@@ -110,9 +110,9 @@ def test_a_run_in_both_places_is_one_row(house):
 
 
 def test_a_timing_belongs_to_its_whole_setting(house):
-    setting = results.setting("resnet18", 10, 32, 32)
-    results.save_timing({"setting": setting, "samples_ms": [1.0]})
-    assert results.find_timing(setting)["samples_ms"] == [1.0]
+    setting = devices.setting(devices.Cell("resnet18", 10, 32, 32))
+    results.save_timing({"setting": setting, "samples_ms": [[1.0]]})
+    assert results.find_timing(setting)["samples_ms"] == [[1.0]]
     for change in ({"threads": 2}, {"machine": {"cpu": "another"}}, {"precision": "int8"}, {"runtime_version": "0"}):
         assert results.find_timing(setting | change) is None
 

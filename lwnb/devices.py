@@ -1,0 +1,346 @@
+"""What networks cost on devices: the cells to measure, the protocol, and the table of all device records."""
+
+import itertools
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from lwnb import results, runtimes
+from lwnb.params import CHECKOUT, Params, ParamsError, Run, home
+
+MIN_CALLS, MIN_SECONDS = 100, 0.5
+"""Calls of one process after its warm-up, and how long they must take; `LARGE_CALLS` at a larger batch."""
+
+LARGE, LARGE_CALLS = 16, 10
+"""Images a batch for throughput, and its calls."""
+
+REPEATS = 5
+"""How often the same cell is measured to see how steady the protocol is."""
+
+BUSY = 0.1
+"""Share of the machine's processor time taken by others from which on a record is marked as a busy machine's."""
+
+PYTORCH = "pytorch-eager"
+
+
+class Cell(NamedTuple):
+    """One thing to measure: a network's shape on a runtime; `repeat` above 0 is the same again, for the noise."""
+
+    model: str
+    num_classes: int
+    image_size: int
+    output_stride: int
+    runtime: str = PYTORCH
+    precision: str = "fp32"
+    threads: int = 1
+    batch_size: int = 1
+    repeat: int = 0
+
+
+def usable(p: Params) -> list[str]:
+    """The runtimes of a page that are installed here."""
+    return [runtime for runtime in p.runtimes if not runtimes.absent(runtime)]
+
+
+def require(wanted: Iterable[str]) -> None:
+    """Refuse a runtime that is not installed.
+
+    Raises
+    ------
+    ParamsError
+        What is missing, and what to install.
+    """
+    for runtime in wanted:
+        if gone := runtimes.absent(runtime):
+            extra = "openvino" if gone == ["openvino"] else "edge"
+            raise ParamsError(
+                f'{runtime} needs {", ".join(gone)}: not installed here; try: pip install "lwnb[{extra}]"'
+            )
+
+
+def cells(p: Params) -> list[Cell]:
+    """The cells of a page: each network by eager PyTorch, and by each runtime that is installed in fp32 and INT8.
+
+    One image on one thread; with `device_rounds` above 2 also on all cores, and a larger batch there. The first network
+    is measured `REPEATS` times by each runtime.
+    """
+    shapes = [Cell(model, p.num_classes, p.image_size, p.output_stride) for model in p.models]
+    ways = [(PYTORCH, "fp32"), *itertools.product(usable(p), ("fp32", "int8"))]
+    cores = os.cpu_count() or 1
+    uses = [(1, 1), *([(cores, 1)] if cores > 1 else []), (cores, LARGE)] if p.device_rounds > 2 else [(1, 1)]
+    found = [
+        shape._replace(runtime=runtime, precision=precision, threads=threads, batch_size=batch)
+        for threads, batch in uses
+        for shape in shapes
+        for runtime, precision in ways
+    ]
+    noise = [shapes[0]._replace(runtime=r, repeat=n) for r in [PYTORCH, *usable(p)] for n in range(1, REPEATS)]
+    return found + noise * (p.device_rounds > 1)
+
+
+def eager(run: Run, num_classes: int, threads: int = 1) -> Cell:
+    """The cell of a run's network by eager PyTorch."""
+    return Cell(run.model, num_classes, run.image_size, run.output_stride, threads=threads)
+
+
+def setting(cell: Cell) -> dict:
+    """What a timing belongs to: this machine, the runtime's version, and the cell."""
+    fields = cell._asdict()
+    repeat = {"repeat": fields.pop("repeat")} if cell.repeat else {}
+    return {"machine": results.machine(), "runtime_version": version(runtimes.NEEDS[cell.runtime][0])} | fields | repeat
+
+
+def missing(wanted: Iterable[Cell], rounds: int) -> list[Cell]:
+    """The cells that have no record of this machine by so many processes."""
+    found = {cell: results.find_timing(setting(cell)) for cell in wanted}
+    return [cell for cell, record in found.items() if not record or len(record["processes"]) < rounds]
+
+
+def ensure(wanted: Iterable[Cell], rounds: int, progress: Callable[[str], None] = lambda line: None) -> None:
+    """Measure what has no record of this machine; never beside training.
+
+    Every cell is measured by `rounds` fresh processes; the cells of one use (threads, batch size, image size) take turns.
+    Files are exported before any of them is timed, and stay in `build/deploy/`.
+
+    Raises
+    ------
+    ParamsError
+        A runtime is not installed.
+    RuntimeError
+        A process failed: the end of what it said.
+    """
+    todo = missing(wanted, rounds)
+    require(sorted({cell.runtime for cell in todo}))
+
+    def use(cell: Cell) -> tuple:
+        return cell.image_size, cell.num_classes, cell.output_stride, cell.batch_size, cell.threads
+
+    for _, some in itertools.groupby(sorted(todo, key=use), key=use):
+        _take_turns(list(some), rounds, progress)
+
+
+def _take_turns(group: list[Cell], rounds: int, progress: Callable[[str], None]) -> None:
+    orders = [_order(cell) for cell in group]
+    taken: list[list[dict]] = [[] for _ in group]
+    for turn in range(rounds):
+        for order, parts in zip(orders, taken, strict=True):
+            parts.append(_process(order))
+        progress(f"round {turn + 1} of {rounds}: {len(group)} cells at {group[0].image_size} px measured")
+    for cell, order, parts in zip(group, orders, taken, strict=True):
+        samples = [part.pop("samples_ms") for part in parts]
+        size = Path(order["file"]).stat().st_size if "file" in order else None
+        results.save_timing({"setting": setting(cell), "samples_ms": samples, "size_bytes": size, "processes": parts})
+
+
+def _order(cell: Cell) -> dict:
+    """What a process is told: the cell, its file, and how long to go on."""
+    least = {"min_calls": MIN_CALLS if cell.batch_size == 1 else LARGE_CALLS, "min_seconds": MIN_SECONDS}
+    order = cell._asdict() | least
+    if cell.runtime == PYTORCH:
+        return order
+    from lwnb import deploy
+
+    return order | {"file": str(deploy.random_file(cell, home() / "build" / "deploy"))}
+
+
+def _process(order: dict) -> dict:
+    command = [sys.executable, "-m", "lwnb.runtimes", json.dumps(order)]
+    env = os.environ | {"OMP_NUM_THREADS": str(order["threads"])}
+    done = subprocess.run(command, cwd=CHECKOUT, env=env, capture_output=True, text=True, check=False)
+    if done.returncode:
+        what = f"{order['model']} at {order['image_size']} px on {order['runtime']}, {order['precision']}"
+        raise RuntimeError(f"{what}: its process ended with status {done.returncode}:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def footprints(p: Params) -> list[dict]:
+    """The bytes of each network's files and of its planned activations, exported where no record holds them yet."""
+    formats = [
+        form for form, runtime in (("onnx", "onnxruntime"), ("executorch", "executorch")) if runtime in usable(p)
+    ]
+    found = []
+    for model in p.models:
+        cell = Cell(model, p.num_classes, p.image_size, p.output_stride)
+        shape = {name: getattr(cell, name) for name in ("model", "num_classes", "image_size", "output_stride")}
+        known = results.find_footprint(shape) or shape
+        if gone := [form for form in formats if f"{form}_fp32_bytes" not in known]:
+            from lwnb import deploy
+
+            known = known | deploy.footprint(cell, home() / "build" / "deploy", gone)
+            results.save_footprint(shape, known)
+        found.append(known)
+    return found
+
+
+def prepare(p: Params, runs: Iterable[Run], progress: Callable[[str], None] = lambda line: None) -> None:
+    """Everything that the page on deployment shows and no record holds yet: conversions, footprints, timings."""
+    convert(runs, usable(p))
+    footprints(p)
+    ensure(cells(p), p.device_rounds, progress)
+
+
+def convert(runs: Iterable[Run], wanted: list[str]) -> None:
+    """Test the exported and the INT8 networks of finished runs whose weights are here, and keep it with their records.
+
+    Runs that have it already, and published ones without weights, stay as they are.
+    """
+    for record in filter(None, map(results.find, runs)):
+        known = {row["runtime"] for row in record.conversions}
+        todo = [runtime for runtime in wanted if runtime not in known]
+        if todo and record.weights and record.metrics["learned"]:
+            from lwnb import deploy
+
+            rows = deploy.convert(record, todo, home() / "build" / "deploy")
+            results.save_conversions(record, [*record.conversions, *rows])
+
+
+# --- Tables ---
+
+
+def name(machine: dict) -> str:
+    """A device in words."""
+    return "{cpu}, {cores} cores".format(**machine)
+
+
+def table() -> pd.DataFrame:
+    """A row a device record, of this machine and of others: its setting, and what its samples come to.
+
+    `latency_ms` is the median over all samples of all processes, with `p90_ms` and `p99_ms`; `images_per_s` the batch size
+    over the median; memory is the median over processes, in MiB above the runtime's own; `busy` marks a machine that
+    others used meanwhile. `repeat` above 0 is the same cell again: see `noise`.
+    """
+    return pd.DataFrame([_row(record) for record in results.timings()], columns=list(COLUMNS))
+
+
+COLUMNS = (
+    "device", "runtime", "runtime_version", "precision", "threads", "batch_size", "model", "num_classes", "image_size",
+    "output_stride", "repeat", "latency_ms", "p90_ms", "p99_ms", "images_per_s", "calls", "processes", "load_mib",
+    "run_mib", "peak_mib", "size_bytes", "busy", "started",
+)  # fmt: skip
+
+
+def _row(record: dict) -> dict:
+    about, parts = record["setting"], record["processes"]
+    samples = pd.Series([sample for part in record["samples_ms"] for sample in part])
+    row = {column: about[column] for column in COLUMNS if column in about}
+    row |= {"device": name(about["machine"]), "repeat": about.get("repeat", 0), "size_bytes": record["size_bytes"]}
+    row |= {"latency_ms": samples.median(), "p90_ms": samples.quantile(0.9), "p99_ms": samples.quantile(0.99)}
+    row |= {"images_per_s": 1000 * about["batch_size"] / row["latency_ms"], "calls": len(samples)}
+    for column in ("load_mib", "run_mib", "peak_mib"):
+        known = [part[column] for part in parts if column in part]
+        row[column] = statistics.median(known) if known else None
+    busy = any(part["other_load"] > BUSY for part in parts)
+    return row | {"processes": len(parts), "busy": busy, "started": parts[0]["started"]}
+
+
+def of_page(p: Params, frame: pd.DataFrame | None = None) -> pd.DataFrame:
+    """The rows of a page's networks at its image size, stride and number of classes, on every device."""
+    frame = table() if frame is None else frame
+    same = (frame["num_classes"] == p.num_classes) & (frame["image_size"] == p.image_size)
+    return frame[same & (frame["output_stride"] == p.output_stride) & frame["model"].isin(p.models)]
+
+
+def noise(frame: pd.DataFrame) -> pd.DataFrame:
+    """How far the median moves when the same cell is measured again: (highest - lowest) / median, for each device, runtime.
+
+    Where several cells were repeated, the largest counts.
+    """
+    by = [
+        "device",
+        "runtime",
+        "precision",
+        "threads",
+        "batch_size",
+        "model",
+        "num_classes",
+        "image_size",
+        "output_stride",
+    ]
+    groups = frame.groupby(by)["latency_ms"]
+    spread = ((groups.max() - groups.min()) / groups.median()).rename("noise")
+    repeated = spread[groups.size() >= REPEATS].reset_index()
+    return repeated.groupby(["device", "runtime"])["noise"].max().reset_index()
+
+
+def here(frame: pd.DataFrame) -> str:
+    """The device that a page speaks of: this machine if it has records there, else the one with the most."""
+    own = name(results.machine())
+    return own if frame.empty or (frame["device"] == own).any() else frame["device"].mode()[0]
+
+
+def wide(frame: pd.DataFrame, device: str) -> pd.DataFrame:
+    """A row a network, a column each runtime and precision (`onnxruntime int8`): median latency in ms, one thread, batch 1."""
+    own = frame[
+        (frame["device"] == device) & (frame["threads"] == 1) & (frame["batch_size"] == 1) & (frame["repeat"] == 0)
+    ]
+    ways = own["runtime"] + " " + own["precision"]
+    return own.assign(way=ways).pivot_table(index="model", columns="way", values="latency_ms", aggfunc="last")
+
+
+def levelled(values: pd.Series, noise: float) -> pd.Series:
+    """The values, those that lie within the noise of a lower one made equal to it: what cannot be told apart."""
+    found, low = {}, None
+    for key, value in values.sort_values().items():
+        low = low if low is not None and value <= low * (1 + noise) else value
+        found[key] = low
+    return pd.Series(found).reindex(values.index)
+
+
+def latencies(runs: list[Run]) -> pd.DataFrame:
+    """Key, `latency_ms` and, where measured, `latency_2_threads_ms` of each run's network by eager PyTorch on this machine.
+
+    Medians at batch 1. The first is measured by one process where this machine has no record yet; for finished runs alone.
+    """
+    shapes = {r.run.key: r.metrics["num_classes"] for r in map(results.find, runs) if r}
+    done = [run for run in runs if run.key in shapes]
+    ensure([eager(run, shapes[run.key]) for run in done], rounds=1)
+    rows = []
+    for run in done:
+        row = {"key": run.key}
+        for threads, column in ((1, "latency_ms"), (2, "latency_2_threads_ms")):
+            if found := results.find_timing(setting(eager(run, shapes[run.key], threads))):
+                row[column] = statistics.median(itertools.chain(*found["samples_ms"]))
+        rows.append(row)
+    columns = ["key", "latency_ms"] + ["latency_2_threads_ms"] * any("latency_2_threads_ms" in row for row in rows)
+    return pd.DataFrame({"key": [run.key for run in runs]}).merge(pd.DataFrame(rows, columns=columns), how="left")
+
+
+# --- Other machines ---
+
+
+def pack(file: Path) -> int:
+    """Write this machine's records into one file for another machine; how many."""
+    here = [record for record in results.timings() if record["setting"]["machine"] == results.machine()]
+    results.write(file, json.dumps({"lwnb_device_records": 1, "records": here}).encode())
+    return len(here)
+
+
+def unpack(file: Path) -> tuple[int, set[str]]:
+    """Bring in the records of another machine; how many, and the devices.
+
+    Raises
+    ------
+    ParamsError
+        The file is not one of `pack`, or one of its records lacks something: nothing of it is taken.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        records = content["records"] if content["lwnb_device_records"] == 1 else []
+        rows = [_row(record) for record in records]
+        names = [results.timing_name(record["setting"]) for record in records]
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        raise ParamsError(
+            f"{file}: no file of device records ({type(error).__name__}: {error}); make one there with: "
+            "lwnb measure --export FILE"
+        ) from None
+    for record, _ in zip(records, names, strict=True):
+        results.save_timing(record)
+    return len(records), {row["device"] for row in rows}
