@@ -380,7 +380,7 @@ def about(record: Record) -> dict[str, str]:
     return {
         "classes": json.dumps(record.metrics["classes"]),
         "image_size": str(run.image_size),
-        "input": "RGB, resized to image_size x image_size, (pixel / 255 - mean) / std, float32, N x 3 x H x W",
+        "input": "RGB, resized to image_size x image_size (bilinear, antialiased), (pixel / 255 - mean) / std, float32, N x 3 x H x W",
         "mean": json.dumps(augment.MEAN),
         "std": json.dumps(augment.STD),
         "output": "logits, N x classes",
