@@ -89,8 +89,7 @@ def candidates(records: Sequence[Record], device: str, timings: pd.DataFrame | N
     fp32 without a runtime.
     """
     timings = devices.table() if timings is None else timings
-    here = timings[(timings["device"] == device) & (timings["threads"] == 1) & (timings["batch_size"] == 1)]
-    here = here[here["repeat"] == 0]
+    here = devices.single(timings, device)
     rows = [_candidate(record, one, here) for record in records for one in record.conversions or [_plain(record)]]
     return pd.DataFrame(rows)
 

@@ -6,6 +6,9 @@ from datetime import UTC, datetime
 
 import psutil
 
+BUSY = 0.1
+"""Share of the machine's processor time taken by others from which on it was busy."""
+
 
 class Clock:
     """Runs from its making on, for this process."""

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from lwnb import results, runtimes
+from lwnb.clock import BUSY
 from lwnb.params import CHECKOUT, Params, ParamsError, Run, home
 
 MIN_CALLS, MIN_SECONDS = 100, 0.5
@@ -24,9 +25,6 @@ LARGE, LARGE_CALLS = 16, 10
 
 REPEATS = 5
 """How often the same cell is measured to see how steady the protocol is."""
-
-BUSY = 0.1
-"""Share of the machine's processor time taken by others from which on a record is marked as a busy machine's."""
 
 PYTORCH = "pytorch-eager"
 
@@ -93,9 +91,7 @@ def eager(run: Run, num_classes: int, threads: int = 1) -> Cell:
 
 def setting(cell: Cell) -> dict:
     """What a timing belongs to: this machine, the runtime's version, and the cell."""
-    fields = cell._asdict()
-    repeat = {"repeat": fields.pop("repeat")} if cell.repeat else {}
-    return {"machine": results.machine(), "runtime_version": version(runtimes.NEEDS[cell.runtime][0])} | fields | repeat
+    return {"machine": results.machine(), "runtime_version": version(runtimes.NEEDS[cell.runtime][0])} | cell._asdict()
 
 
 def missing(wanted: Iterable[Cell], rounds: int) -> list[Cell]:
@@ -276,11 +272,15 @@ def here(frame: pd.DataFrame) -> str:
     return own if frame.empty or (frame["device"] == own).any() else frame["device"].mode()[0]
 
 
+def single(frame: pd.DataFrame, device: str) -> pd.DataFrame:
+    """The rows of a device for one image at a time on one thread, each cell once."""
+    one = (frame["threads"] == 1) & (frame["batch_size"] == 1) & (frame["repeat"] == 0)
+    return frame[(frame["device"] == device) & one]
+
+
 def wide(frame: pd.DataFrame, device: str) -> pd.DataFrame:
-    """A row a network, a column each runtime and precision (`onnxruntime int8`): median latency in ms, one thread, batch 1."""
-    own = frame[
-        (frame["device"] == device) & (frame["threads"] == 1) & (frame["batch_size"] == 1) & (frame["repeat"] == 0)
-    ]
+    """A row a network, a column each runtime and precision (`onnxruntime int8`): median latency in ms, see `single`."""
+    own = single(frame, device)
     ways = own["runtime"] + " " + own["precision"]
     return own.assign(way=ways).pivot_table(index="model", columns="way", values="latency_ms", aggfunc="last")
 

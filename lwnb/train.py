@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from torchmetrics.functional import classification as M
 
 from lwnb import augment, data, measure, models, results, settings
-from lwnb.clock import Clock
+from lwnb.clock import BUSY, Clock
 from lwnb.params import Run
 from lwnb.results import Record
 
@@ -81,7 +81,7 @@ def _train(run: Run, parent: Run | None, on_epoch: Callable[[dict], None], setti
     metrics, predictions = _measure(run, net.to(recipe.place), task, recipe)
     about = {"resumed": resumed, "leak_check": leaks, "skipped_images": list(task.skipped)}
     spent = clock.read()
-    environment = _environment(recipe) | spent | about | {"idle": spent["other_load"] < 0.1}
+    environment = _environment(recipe) | spent | about | {"idle": spent["other_load"] < BUSY}
     weights = safetensors.torch.save({k: v.cpu().contiguous() for k, v in net.state_dict().items()})
     return results.save(run, metrics, recipe.history, predictions, environment, weights)
 
