@@ -47,7 +47,7 @@ def budgets(file: Path = CHECKOUT / "book" / "budgets.yaml") -> list[Budget]:
 def records_of(dataset: str) -> list[Record]:
     """For each network the finished run on all classes of a data set that validation prefers, all tested on the same images.
 
-    Of runs with different numbers of test images, those with the most count.
+    Runs whose exported networks were tested come before the others. Of runs with different numbers of test images, those with the most count.
 
     Raises
     ------
@@ -64,10 +64,9 @@ def records_of(dataset: str) -> list[Record]:
         )
     most = max(record.metrics["n_test"] for record in own)
     best: dict[str, Record] = {}
-    for record in own:
-        before = best.get(record.run.model)
-        if record.metrics["n_test"] == most and (not before or record.metrics["val_top1"] > before.metrics["val_top1"]):
-            best[record.run.model] = record
+    for record in sorted(own, key=lambda record: (bool(record.conversions), record.metrics["val_top1"])):
+        if record.metrics["n_test"] == most:
+            best[record.run.model] = record  # the last one stays
     return list(best.values())
 
 
@@ -189,7 +188,7 @@ def _for_budget(ranked: pd.DataFrame, budget: Budget) -> dict:
 
 
 def _said(row) -> str:
-    runtime = f", {row['runtime']}" if row["runtime"] else ""
+    runtime = f", {row['runtime']}" if isinstance(row["runtime"], str) else ", not exported"
     return f"{name(row['model'])} {row['precision']}{runtime}"
 
 
