@@ -3,12 +3,14 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import time
 import urllib.request
 
 import pytest
+from test_devices import two  # noqa: F401 - a fixture
 
 from lwnb.params import CHECKOUT
 
@@ -22,11 +24,17 @@ OPTIONS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-TOKEN, PORT = "test", 8917
+TOKEN = "test"
+with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    PORT = free.getsockname()[1]
 QUIET = {
     "@jupyterlab/apputils-extension/notification.jupyterlab-settings": {"fetchNews": "false", "checkForUpdates": False},
     "@jupyterlab/notebook-extension/tracker.jupyterlab-settings": {"windowingMode": "none"},
 }
+
+
+pytestmark = pytest.mark.skipif(not CHROMIUM, reason="chromium is not installed: a notebook cannot be opened")
 
 
 @pytest.fixture
@@ -63,32 +71,58 @@ def wait(ready, seconds):
     raise TimeoutError(f"not within {seconds} s")
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not CHROMIUM, reason="chromium is not installed: a notebook cannot be opened in a browser")
-def test_a_notebook_runs_from_top_to_bottom_in_jupyterlab_with_live_progress(lab, house, tmp_path):
+@pytest.fixture
+def opened(lab):
+    """Open a notebook in JupyterLab in a browser and run all its cells."""
     from playwright.sync_api import sync_playwright
 
+    wait(lambda: kernels() == [], 60)
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
+        page = browser.new_page()
+
+        def run(name):
+            page.goto(f"http://127.0.0.1:{PORT}/lab/tree/{name}?token={TOKEN}")
+            wait(lambda: kernels() and kernels()[0]["execution_state"] == "idle" and kernels()[0]["connections"], 60)
+            page.wait_for_timeout(500)
+            page.get_by_role("menuitem", name="Run", exact=True).click()
+            page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+            return page
+
+        yield run
+        browser.close()
+
+
+def errors(page):
+    return page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.error']").count()
+
+
+@pytest.mark.slow
+def test_a_notebook_runs_from_top_to_bottom_in_jupyterlab_with_live_progress(opened, tmp_path):
     file = tmp_path / "notebooks" / "03_augmentation.ipynb"
     content = json.loads(file.read_text())
     cell = next(c for c in content["cells"] if "parameters" in c["metadata"].get("tags", []))
     cell["source"] = "".join(cell["source"]) + '\ntrain_size = 100\nepochs = 2\npolicies = ["none", "crop"]'
     file.write_text(json.dumps(content))
-    wait(lambda: kernels() == [], 60)
-    with sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
-        page = browser.new_page()
-        page.goto(f"http://127.0.0.1:{PORT}/lab/tree/{file.name}?token={TOKEN}")
-        wait(lambda: kernels() and kernels()[0]["execution_state"] == "idle" and kernels()[0]["connections"] >= 1, 60)
-        page.wait_for_timeout(500)
-        page.get_by_role("menuitem", name="Run", exact=True).click()
-        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-        wait(lambda: page.locator("text=/2\\/2/").count(), 120)  # the bar of the runs
-        page.locator("text=/Budget/").first.wait_for(timeout=120_000)
-        page.wait_for_timeout(1000)
-        assert page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.error']").count() == 0
-        images = page.locator(".jp-OutputArea img[src^='data:image/svg']")
-        assert images.count() == 2 and all(
-            image.evaluate("i => i.naturalWidth") > 0 and image.get_attribute("alt") for image in images.all()
-        )
-        page.screenshot(path=str(tmp_path / "lab.png"))
-        browser.close()
+    page = opened(file.name)
+    wait(lambda: page.locator("text=/2\\/2/").count(), 120)  # the bar of the runs
+    page.locator("text=/Budget/").first.wait_for(timeout=120_000)
+    page.wait_for_timeout(1000)
+    assert errors(page) == 0
+    images = page.locator(".jp-OutputArea img[src^='data:image/svg']")
+    assert images.count() == 2 and all(
+        image.evaluate("i => i.naturalWidth") > 0 and image.get_attribute("alt") for image in images.all()
+    )
+
+
+@pytest.mark.slow
+def test_the_sliders_of_explore_answer_in_jupyterlab(two, opened):  # noqa: F811 - the fixture
+    page = opened("explore.ipynb")
+    page.get_by_text("2 of 2 fit").wait_for(timeout=60_000)
+    size = page.locator(".widget-hslider", has_text="file, MB").locator(".widget-readout")
+    size.fill("3")
+    size.press("Enter")
+    page.get_by_text("1 of 2 fit").wait_for(timeout=30_000)
+    assert errors(page) == 0
+    assert "SqueezeNet" in page.locator(".widget-html", has_text="of 2 fit").inner_text()
+    assert page.locator(".jp-OutputArea img[src^='data:image/svg']").count() == 1
