@@ -52,10 +52,11 @@ def main() -> None:
 
 
 def _read(pages: list[str] | None, budget: str, changes: list[str] | None) -> dict[str, dict]:
-    """Each page's name and its flat values: data-set file, then budget file, then changes."""
+    """Each page's name and its flat values: data-set file, then budget file unless the first names its own, then changes."""
     found = {}
     for name in pages or ["digits"]:
         files = [params.file_of(name), params.file_of(f"budget-{budget}")]
+        files = files[:1] if "budget" in params.merge(files[:1]) else files
         values = params.merge(files) | dict(_change(text) for text in changes or [])
         params.check(values)
         found[Path(name).stem] = values
@@ -136,6 +137,32 @@ def run(
     _announce(runs)
     done = grid.ensure(runs, workers, scheduler)
     _fail(done)
+
+
+@app.command()
+def tune(
+    pages: Pages = None,
+    budget: Budget = "quick",
+    param: Changes = None,
+    workers: Workers = None,
+    scheduler: Scheduler = None,
+) -> None:
+    """Train each network of these pages with every rate of `tune_lrs`; write what validation prefers to params/tuned.yaml."""
+    from lwnb import grid, studies, tuning
+
+    for name, p in _pinned(_read(pages, budget, param)).items():
+        if len(p.tune_lrs) < 2:
+            raise ParamsError(
+                f"{name}: tune_lrs: {p.tune_lrs} is nothing to choose from; try -p 'tune_lrs=[1.0e-3, 4.0e-3]'"
+            )
+        tried = {model: studies.tuning(p, model) for model in p.models}
+        runs = studies.distinct(run for some in tried.values() for run in some)
+        _announce(runs)
+        done = grid.ensure(runs, workers, scheduler)
+        for model, some in tried.items():
+            lr = tuning.choose(some)
+            typer.echo(f"{name} {model}: " + ("no choice: a run has no result" if lr is None else f"{lr:g}"))
+        _fail(done)
 
 
 def _fail(done, broken: list = ()) -> None:
@@ -232,13 +259,16 @@ def publish(
     param: Changes = None,
     study: Studies = None,
     everything: Annotated[bool, typer.Option("--all", help="All finished runs, whatever their page.")] = False,
+    weights: Annotated[
+        bool, typer.Option("--weights", help="With their weights in half precision: a pretrained source for others.")
+    ] = False,
 ) -> None:
     """Copy the records of these pages, without weights, from runs/ to results/, where they are committed."""
     from lwnb import results
 
     wanted = None if everything else {run.key for run in _runs(_pinned(_read(pages, budget, param)), study)}
     records = [record for record in results.every() if wanted is None or record.run.key in wanted]
-    copied = results.publish(records)
+    copied = results.publish(records, weights)
     typer.echo(f"{len(copied)} records copied to results/, {len(records) - len(copied)} were there.")
     if everything:
         typer.echo(f"{results.publish_devices()} device records and footprints copied.")

@@ -77,6 +77,22 @@ def right(records: Sequence[Record]) -> np.ndarray:
     return np.stack([record.predictions["top5"][:, 0] == labels for record in records])
 
 
+def without_near(chosen: pd.DataFrame, records: Sequence[Record]) -> pd.DataFrame:
+    """The rows of `best` whose source's images are known, with top-1 on all test images and without near-duplicates of those.
+
+    `near` is how many test images have such a near-duplicate (`lwnb.data.near`), `top1_apart` the mean over seeds of
+    top-1 on the others.
+    """
+    known, rows = {record.run.key: record for record in records}, []
+    for row in chosen.to_dict("records"):
+        seeds = [known[key] for key in row["key"].split() if key in known]
+        if seeds and all("near_source" in record.predictions for record in seeds):
+            near = seeds[0].predictions["near_source"]
+            apart = right(seeds)[:, ~near].mean() if not near.all() else np.nan
+            rows.append(row | {"near": int(near.sum()), "top1_apart": apart})
+    return pd.DataFrame(rows, columns=[*chosen, "near", "top1_apart"])
+
+
 @dataclass(frozen=True)
 class Difference:
     """Top-1 of one setting minus another, with both of its intervals; over seeds it is nan where there is one seed."""

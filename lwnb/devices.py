@@ -2,11 +2,14 @@
 
 import itertools
 import json
+import multiprocessing
 import os
 import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -70,7 +73,7 @@ def cells(p: Params) -> list[Cell]:
     One image on one thread; with `device_rounds` above 2 also on all cores, and a larger batch there. The first network
     is measured `REPEATS` times by each runtime.
     """
-    shapes = [Cell(model, p.num_classes, p.image_size, p.output_stride) for model in p.models]
+    shapes = _shapes(p)
     ways = [(PYTORCH, "fp32"), *itertools.product(usable(p), ("fp32", "int8"))]
     cores = os.cpu_count() or 1
     uses = [(1, 1), *([(cores, 1)] if cores > 1 else []), (cores, LARGE)] if p.device_rounds > 2 else [(1, 1)]
@@ -159,27 +162,13 @@ def _process(order: dict) -> dict:
 
 def footprints(p: Params) -> list[dict]:
     """The bytes of each network's files and of its planned activations, exported where no record holds them yet."""
-    formats = [
-        form for form, runtime in (("onnx", "onnxruntime"), ("executorch", "executorch")) if runtime in usable(p)
-    ]
-    found = []
-    for model in p.models:
-        cell = Cell(model, p.num_classes, p.image_size, p.output_stride)
-        shape = {name: getattr(cell, name) for name in ("model", "num_classes", "image_size", "output_stride")}
-        known = results.find_footprint(shape) or shape
-        if gone := [form for form in formats if f"{form}_fp32_bytes" not in known]:
-            from lwnb import deploy
-
-            known = known | deploy.footprint(cell, home() / "build" / "deploy", gone)
-            results.save_footprint(shape, known)
-        found.append(known)
-    return found
+    _side_by_side(_unweighed(p))
+    return [results.find_footprint(shape) or shape for shape in map(_shape, _shapes(p))]
 
 
 def prepare(p: Params, runs: Iterable[Run], progress: Callable[[str], None] = lambda line: None) -> None:
     """Everything that the page on deployment shows and no record holds yet: conversions, footprints, timings."""
-    convert(runs, usable(p))
-    footprints(p)
+    _side_by_side([*_unconverted(runs, usable(p)), *_unweighed(p)])
     ensure(cells(p), p.device_rounds, progress)
 
 
@@ -188,14 +177,64 @@ def convert(runs: Iterable[Run], wanted: list[str]) -> None:
 
     Runs that have it already, and published ones without weights, stay as they are.
     """
+    _side_by_side(_unconverted(runs, wanted))
+
+
+def _side_by_side(calls: list[Callable[[], None]]) -> None:
+    """Make these calls, by a process a core with one thread each; a single one in this process."""
+    if len(calls) < 2:
+        for call in calls:
+            call()
+        return
+    spawn, one_thread = multiprocessing.get_context("spawn"), {"OMP_NUM_THREADS": "1"}  # read when torch is imported
+    with ProcessPoolExecutor(min(len(calls), os.cpu_count() or 1), spawn, os.environ.update, (one_thread,)) as pool:
+        for done in [pool.submit(call) for call in calls]:
+            done.result()
+
+
+def _unconverted(runs: Iterable[Run], wanted: list[str]) -> list[Callable[[], None]]:
+    found = []
     for record in filter(None, map(results.find, runs)):
         known = {row["runtime"] for row in record.conversions}
         todo = [runtime for runtime in wanted if runtime not in known]
         if todo and record.weights and record.metrics["learned"]:
-            from lwnb import deploy
+            found.append(partial(_convert, record.run, todo))
+    return found
 
-            rows = deploy.convert(record, todo, home() / "build" / "deploy")
-            results.save_conversions(record, [*record.conversions, *rows])
+
+def _convert(run: Run, todo: list[str]) -> None:
+    from lwnb import deploy
+
+    record = results.find(run)
+    results.save_conversions(record, [*record.conversions, *deploy.convert(record, todo, home() / "build" / "deploy")])
+
+
+def _unweighed(p: Params) -> list[Callable[[], None]]:
+    formats = [
+        form for form, runtime in (("onnx", "onnxruntime"), ("executorch", "executorch")) if runtime in usable(p)
+    ]
+    found = []
+    for cell in _shapes(p):
+        known = results.find_footprint(_shape(cell)) or {}
+        if gone := [form for form in formats if f"{form}_fp32_bytes" not in known]:
+            found.append(partial(_weigh, cell, gone))
+    return found
+
+
+def _weigh(cell: Cell, formats: list[str]) -> None:
+    from lwnb import deploy
+
+    shape = _shape(cell)
+    known = results.find_footprint(shape) or shape
+    results.save_footprint(shape, known | deploy.footprint(cell, home() / "build" / "deploy", formats))
+
+
+def _shapes(p: Params) -> list[Cell]:
+    return [Cell(model, p.num_classes, p.image_size, p.output_stride) for model in p.models]
+
+
+def _shape(cell: Cell) -> dict:
+    return {name: getattr(cell, name) for name in ("model", "num_classes", "image_size", "output_stride")}
 
 
 # --- Tables ---

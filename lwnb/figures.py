@@ -47,6 +47,8 @@ COLUMNS = {
     "n_train": Column("train. images", "{:,.0f}"),
     "n_val": Column("val. images", "{:,.0f}"),
     "n_test": Column("test images", "{:,.0f}"),
+    "near": Column("near-duplicates", "{:,.0f}"),
+    "top1_apart": Column("top-1 without them", "{:.3f}"),
     "parameters": Column("parameters, M", "{:.2f}", "lower", 1e-6),
     "macs": Column("MACs, M", "{:.1f}", "lower", 1e-6),
     "size_bytes": Column("file size, MB", "{:.2f}", "lower", 1e-6),

@@ -11,6 +11,8 @@ from lwnb.compare import Difference, best, by_model, common_seeds, difference, f
 from lwnb.figures import name
 from lwnb.params import Params
 from lwnb.results import Record
+from lwnb.studies import tuning
+from lwnb.tuning import chosen
 
 SETTLED = 100
 """Optimiser steps below which the running statistics of BatchNorm (momentum 0.1) may lag behind the weights."""
@@ -79,8 +81,26 @@ def architectures(p: Params, frame: pd.DataFrame, records: Sequence[Record]) -> 
             f"million; its test top-1 is {rate(small)}."
         )
     found += _rivals(done, groups, top)
-    found.append("No ranking is given: one learning rate served all networks, none was tuned for its own.")
+    found.append(_ranking(p, done, records))
     return bullets(found, limits(p, frame, records))
+
+
+def _ranking(p: Params, done: pd.DataFrame, records: Sequence[Record]) -> str:
+    """The order by top-1, or why none is given: rates that were not tuned or sit at an edge, curves that still rise."""
+    if not all(chosen(tuning(p, model)) for model in done["model"]):
+        return "No ranking is given: one learning rate served all networks, none was tuned for its own."
+    rates = ", ".join(f"{name(row.model)} {row.lr:g}" for row in done.itertuples())
+    tuned = f"Learning rates were chosen on validation, one seed, among {', '.join(f'{lr:g}' for lr in p.tune_lrs)}: {rates}."
+    edge = [name(row.model) for row in done.itertuples() if row.lr in (min(p.tune_lrs), max(p.tune_lrs))]
+    rising = [name(record.run.model) for record in records if not flat(record)]
+    why = [f"the learning rate sits at the edge of those tried: {', '.join(edge)}"] * bool(edge)
+    why += [f"a validation curve was still rising: {', '.join(sorted(set(rising)))}"] * bool(rising)
+    if why:
+        return f"{tuned} No ranking is given: {'; '.join(why)}."
+    order = ", ".join(
+        f"{name(row.model)} {row.top1:.3f}" for row in done.sort_values("top1", ascending=False).itertuples()
+    )
+    return f"{tuned} By top-1: {order}; the table of ranks says how sure this order is."
 
 
 def _rivals(done: pd.DataFrame, groups: dict[str, list[Record]], top) -> list[str]:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from lwnb import results
 from lwnb import workers as pool
-from lwnb.params import Params, Run
+from lwnb.params import Params, Run, home
 from lwnb.progress import Progress
 
 SPEED = {
@@ -66,7 +66,7 @@ def estimate(runs: list[Run]) -> list[float | None]:
     """
     own: dict[tuple, list[float]] = {}
     for record in results.every():
-        if record.weights:  # trained here, not published elsewhere
+        if record.folder.is_relative_to(home() / "runs"):  # trained here, not published elsewhere
             pace = record.environment["train_seconds"] / _work(record.run, record.metrics["n_train"])
             for like in (_shape(record.run), (record.run.model,)):
                 own.setdefault(like, []).append(pace)

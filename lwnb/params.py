@@ -206,6 +206,7 @@ class Params(BaseModel):
     batch_size: Batch = 32
     optimizer: Optimizer = "adamw"
     lr: Rate = 1.5e-3
+    tune_lrs: list[Rate] = []
     weight_decay: Decay = 0.05
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
     schedule: Schedule = "cosine"
@@ -246,6 +247,10 @@ class Params(BaseModel):
             if "flip" in policy and (self.dataset == "digits" or not self.mirror_safe):
                 why = "a mirrored digit is no digit" if self.dataset == "digits" else "mirror_safe is false"
                 raise ValueError(f"augment: {policy!r} mirrors images, and {why}: use 'crop' instead of 'flip-crop'")
+        if self.source == self.dataset:
+            raise ValueError(
+                f"source: {self.source!r} is the page's own data set: name another one, or 'classes' for its other classes"
+            )
         if self.dataset == "folder" and not self.data_root:
             raise ValueError("data_root: dataset 'folder' needs the folder of images; set data_root to its path")
         return self

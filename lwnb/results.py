@@ -82,7 +82,7 @@ class Record:
 
     @property
     def weights(self) -> Path | None:
-        """The weights, where this machine has them: published records carry none."""
+        """The weights, where this machine has them; of published records only those of a pretrained source carry some."""
         file = self.folder / WEIGHTS
         return file if file.exists() else None
 
@@ -314,8 +314,13 @@ def table(runs: list[Run]):
     )
 
 
-def publish(records: list[Record]) -> list[Path]:
-    """Copy records, without weights, from `runs/` to `results/`; those that are there stay as they are."""
+def publish(records: list[Record], weights: bool = False) -> list[Path]:
+    """Copy records from `runs/` to `results/`; those that are there stay as they are.
+
+    Parameters
+    ----------
+    weights : with their weights in half precision; else without
+    """
     copied = []
     _make(home() / "runs")
     with FileLock(home() / "runs" / "publish.lock"):  # not in results/, which is committed
@@ -326,10 +331,19 @@ def publish(records: list[Record]) -> list[Path]:
                 shutil.rmtree(aside, ignore_errors=True)
                 for name in PUBLISHED:
                     write(aside / name, (record.folder / name).read_bytes())
+                if weights:
+                    write(aside / WEIGHTS, _half(record.weights))
                 copied.append(_place(aside, target))
             if record.conversions and record.folder != target:
                 write(target / CONVERSIONS, (record.folder / CONVERSIONS).read_bytes())
     return copied
+
+
+def _half(file: Path) -> bytes:
+    """The tensors of a safetensors file in half precision, as such a file."""
+    from safetensors.numpy import load_file, save
+
+    return save({name: t.astype("float16") if t.dtype == "float32" else t for name, t in load_file(file).items()})
 
 
 def publish_devices() -> int:

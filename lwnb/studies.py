@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from lwnb.params import DATASETS, KEY, Params, ParamsError, Run, Source, file_of, nearest, read
+from lwnb.tuning import chosen
 
 
 def base(p: Params, seed: int = 0, **changes) -> Run:
@@ -34,8 +35,19 @@ def seeds(p: Params) -> range:
 
 
 def architectures(p: Params) -> list[Run]:
-    """Every network under one recipe, each seed."""
-    return [base(p, seed, model=model) for model in p.models for seed in seeds(p)]
+    """Every network under one recipe, each seed; where learning rates were tuned, each network at its own."""
+    rates = {model: tuned(p, model) for model in p.models}
+    return [base(p, seed, model=model, lr=rates[model]) for model in p.models for seed in seeds(p)]
+
+
+def tuning(p: Params, model: str) -> list[Run]:
+    """A network with every learning rate that is tried, at the final length of the schedule, with the first seed."""
+    return [base(p, p.first_seed, model=model, lr=lr) for lr in p.tune_lrs]
+
+
+def tuned(p: Params, model: str) -> float:
+    """The learning rate that `lwnb tune` chose for a network of these parameters, else `lr`."""
+    return p.tune_lrs and chosen(tuning(p, model)) or p.lr
 
 
 def transfer(p: Params) -> list[Run]:
@@ -73,22 +85,15 @@ def about_source(p: Params) -> str:
 
 def _origin(p: Params) -> tuple[list[Run], dict, dict]:
     """The source's own runs, the fields that start from it, and the fields of the target's task."""
-    recipe = {
-        "model": p.transfer_model,
-        "weights": "none",
-        "train_size": p.source_train_size,
-        "epochs": p.source_epochs,
-    }
     if p.source == "imagenet":
         return [], {"weights": "imagenet"}, {}
     if p.source == "classes":
         half = p.num_classes // 2
-        run = base(p, p.first_seed, classes=f"0:{half}", **recipe)
+        recipe = {"model": p.transfer_model, "train_size": p.source_train_size, "epochs": p.source_epochs}
+        run = base(p, p.first_seed, classes=f"0:{half}", weights="none", **recipe)
         return [run], {"weights": run.key}, {"classes": f"{half}:{p.num_classes}"}
     if p.source in DATASETS:
-        other = read(file_of(p.source), data_root=p.data_root)
-        data = {name: getattr(other, name) for name in ("dataset", "digest", "val_share", "subset_seed")}
-        run = base(p, p.first_seed, **data, test_size=0, source=source(other), **recipe)
+        run = pretraining(p.source, p.transfer_model, p.data_root)
         return [run], {"weights": run.key}, {}
     if p.source.endswith(".safetensors"):
         return [], _weights_file(Path(p.source)), {}
@@ -101,6 +106,18 @@ def _origin(p: Params) -> tuple[list[Run], dict, dict]:
     )
 
 
+def pretraining(dataset: str, model: str, data_root: str | None = None) -> Run:
+    """The run that pretrains a network on a whole data set, as `params/pretrain-<dataset>.yaml` says.
+
+    Raises
+    ------
+    ParamsError
+        There is no such file.
+    """
+    p = read(file_of(f"pretrain-{dataset}"), data_root=data_root)
+    return base(p, p.first_seed, model=model)
+
+
 def _weights_file(path: Path) -> dict:
     if not path.exists():
         raise ParamsError(f"source: {str(path)!r} is not possible: there is no such file")
@@ -110,7 +127,8 @@ def _weights_file(path: Path) -> dict:
 
 def augmentation(p: Params) -> list[Run]:
     """One network under every policy, each seed."""
-    return [base(p, seed, model=p.augment_model, augment=policy) for policy in p.policies for seed in seeds(p)]
+    fixed = {"model": p.augment_model, "lr": tuned(p, p.augment_model)}
+    return [base(p, seed, augment=policy, **fixed) for policy in p.policies for seed in seeds(p)]
 
 
 def hyperparameters(p: Params) -> list[Run]:

@@ -60,7 +60,7 @@ def train(run: Run, parent: Run | None = None, on_epoch: Callable[[dict], None] 
 def _train(run: Run, parent: Run | None, on_epoch: Callable[[dict], None], setting: settings.Setting) -> Record:
     clock = Clock()
     task = data.task(run)
-    leaks = _leaks(run, parent, task)
+    leaks, near = _leaks(run, parent, task)
     net = models.build(run.model, len(task.classes), run.output_stride, run.seed)
     if run.weights != "none":
         models.load_backbone(net, _state(run))
@@ -79,6 +79,8 @@ def _train(run: Run, parent: Run | None, on_epoch: Callable[[dict], None], setti
     if run.select == "best":
         net.load_state_dict(recipe.best["state"])
     metrics, predictions = _measure(run, net.to(recipe.place), task, recipe)
+    if near is not None:
+        predictions["near_source"] = near
     about = {"resumed": resumed, "leak_check": leaks, "skipped_images": list(task.skipped)}
     spent = clock.read()
     environment = _environment(recipe) | spent | about | {"idle": spent["other_load"] < BUSY}
@@ -330,7 +332,8 @@ def _state(run: Run) -> dict[str, Tensor]:
         record = results.find_key(run.weights)
         if not record or not record.weights:
             raise models.WeightsError(f"weights: run {run.weights} has no weights on this machine; run it here first")
-        return models.read(record.weights)
+        state = models.read(record.weights)  # in half precision, as a published source has them: one key, one result
+        return {name: t.half().float() if t.is_floating_point() else t for name, t in state.items()}
     if not run.weights_file:
         raise models.WeightsError(f"weights: no file is known for {run.weights}; give its path as `source`")
     found = hashlib.sha256(Path(run.weights_file).read_bytes()).hexdigest()
@@ -339,20 +342,34 @@ def _state(run: Run) -> dict[str, Tensor]:
     return models.read(Path(run.weights_file))
 
 
-def _leaks(run: Run, parent: Run | None, task: data.Task) -> str:
-    """Refuse a source that was trained on an image of the target's validation or test split."""
+def _leaks(run: Run, parent: Run | None, task: data.Task) -> tuple[str, np.ndarray | None]:
+    """Refuse a source that was trained on an image of the target's validation or test split.
+
+    Returns
+    -------
+    What was found, in words, and which test images (N,) have a near-duplicate among the source's; None where not known
+    """
     if not run.parent:
-        return "no source run"
+        return "no source run", None
     if not parent or not parent.source:
-        return f"not checked: the images of run {run.weights} are not known here"
-    seen = data.task(parent).train
+        return f"not checked: the images of run {run.weights} are not known here", None
+    try:
+        seen = data.task(parent).train
+    except data.DataError as error:
+        if parent.dataset == run.dataset:
+            raise
+        return f"not checked: the images of {parent.dataset}, of run {run.weights}, are not here ({error})", None
     for name, split in (("validation", task.val), ("test", task.test)):
         if shared := data.overlap(split, seen):
             raise data.DataError(
                 f"weights: run {run.weights} was trained on {shared} images of the {name} split of {run.dataset}; "
                 "choose another source"
             )
-    return "no training image of the source stands in the validation or test split (SHA-256 of pixels)"
+    near, val = data.near(task.test, seen), data.near(task.val, seen)
+    found = (
+        f"{val.sum()} of {len(val)} validation and {near.sum()} of {len(near)} test images have a near-duplicate there"
+    )
+    return f"no training image of the source stands in the validation or test split (SHA-256 of pixels); {found}", near
 
 
 def _environment(recipe: _Recipe) -> dict:

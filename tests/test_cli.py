@@ -9,7 +9,7 @@ import pytest
 from test_params import RUN
 from test_results import save
 
-from lwnb import results
+from lwnb import cli, results, studies
 from lwnb.params import CHECKOUT, Run
 
 LWNB = Path(sys.executable).with_name("lwnb")
@@ -90,3 +90,9 @@ def test_a_page_can_be_a_file_anywhere(house, tmp_path):
     page = tmp_path / "mine.yaml"
     page.write_text((CHECKOUT / "params" / "digits.yaml").read_text().replace("title: Digits", "title: Mine"))
     assert "27 runs" in lwnb("plan", page, cwd=tmp_path, env=os.environ | {"LWNB_HOME": str(house)}).stderr
+
+
+@pytest.mark.parametrize("budget", ["quick", "cpu"])
+def test_a_page_that_names_its_own_budget_is_complete(budget):
+    (run,) = cli._runs(cli._pinned(cli._read(["pretrain-cifar100"], budget, None)), ["01_architectures"])
+    assert run.key == studies.pretraining("cifar100", "mobilenet_v3_small").key

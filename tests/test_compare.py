@@ -91,3 +91,16 @@ def test_runs_that_did_not_learn_are_in_no_group(house):
     records = [plant(), plant(model="squeezenet1_1", metrics={"learned": False})]
     assert list(compare.by_model(records)) == ["ResNet18"]
     assert results.table([records[1].run])["top1"].isna().all()
+
+
+def test_near_duplicates_of_the_source_are_counted_and_left_out(house):
+    """Right about all 500 near-duplicates and half of the other 1,500."""
+    hits = np.arange(2000) % 2 == 0
+    near = np.arange(2000) < 500
+    record = plant(hits | near, weights="0123456789ab")
+    arrays = record.predictions | {"near_source": near}
+    np.savez_compressed(record.folder / "predictions.npz", **arrays)
+    records = [results.find(record.run), plant(0.5)]
+    (row,) = compare.without_near(compare.best(frame(records), ["arm"]), records).to_dict("records")
+    assert (row["arm"], row["near"], row["top1"], row["top1_apart"]) == ("fine-tuned", 500, 0.625, 0.5)
+    assert compare.without_near(compare.best(frame(records[1:])), records).empty

@@ -1,8 +1,8 @@
 import pandas as pd
 import pytest
-from planted import RISING, frame, plant
+from planted import FLAT, RISING, frame, plant
 
-from lwnb import findings
+from lwnb import findings, results, studies, tuning
 from lwnb.params import check
 
 P = check({})
@@ -98,3 +98,31 @@ def test_a_hyperparameter_at_the_edge_of_its_range_is_told(house):
     assert "lowest or highest tried" in told(records, findings.hyperparameters)
     inside = [plant(v, lr=lr, batch_size=32) for lr, v in ((0.1, 0.5), (0.2, 0.8), (0.3, 0.7))]
     assert "lowest or highest tried" not in told(inside, findings.hyperparameters)
+
+
+def ranked(tmp_path, monkeypatch, curve=FLAT, best=0.002):
+    """What is said of two networks, tuned over three rates of which validation prefers one."""
+    monkeypatch.setattr(tuning, "FILE", tmp_path / "tuned.yaml")
+    names, rates = ["resnet18", "squeezenet1_1"], [0.001, 0.002, 0.004]
+    p = check({"models": names, "tune_lrs": rates, "epochs": len(curve)})
+    for top, model in zip((0.7, 0.8), names, strict=True):
+        runs = studies.tuning(p, model)
+        for run in runs:
+            plant(
+                top if run.lr == best else top - 0.1,
+                curve=curve,
+                **run.model_dump(exclude={"version"}) | {"epochs": len(curve)},
+            )
+        assert tuning.choose(runs) == best
+    records = [results.find(run) for run in studies.architectures(p)]
+    assert {record.run.lr for record in records} == {best}
+    return findings.architectures(p, frame(records), records)
+
+
+def test_a_ranking_stands_only_where_rates_are_tuned_inside_their_grid_and_curves_are_flat(
+    house, tmp_path, monkeypatch
+):
+    assert "By top-1: SqueezeNet 1.1 0.800, ResNet18 0.700" in ranked(tmp_path, monkeypatch)
+    assert "edge of those tried: ResNet18, SqueezeNet 1.1" in ranked(tmp_path, monkeypatch, best=0.004)
+    assert "still rising: ResNet18, SqueezeNet 1.1" in ranked(tmp_path, monkeypatch, curve=RISING)
+    assert "No ranking is given: one learning rate" in told([plant(0.8), plant(0.7, model="squeezenet1_1")])

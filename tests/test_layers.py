@@ -18,7 +18,8 @@ from lwnb.params import CHECKOUT
 LEVELS = (  # from the ground up: a module imports from lower lines only
     {"params", "clock"},
     {"results"},
-    {"studies", "stats", "trace"},
+    {"tuning", "stats", "trace"},
+    {"studies"},
     {"figures"},
     {"compare"},
     {"findings", "evidence", "conversions"},
@@ -36,7 +37,7 @@ LEVELS = (  # from the ground up: a module imports from lower lines only
     {"book", "explore"},
     {"cli"},
 )
-LIGHT = set().union(*LEVELS[:8], {"devices", "choice", "explore", "pages", "book", "cli"})
+LIGHT = set().union(*LEVELS[:9], {"devices", "choice", "explore", "pages", "book", "cli"})
 """Modules that are imported without torch, and name it nowhere."""
 
 HEAVY = {"torch", "torchvision", "lightning", "pytorch_lightning", "torchmetrics", "ptflops"}

@@ -124,3 +124,8 @@ def test_a_notebook_s_names_become_parameters_and_a_misspelt_one_is_refused():
     assert params.collect(names).epochs == 3
     with pytest.raises(ParamsError, match="epocs"):
         params.collect(names | {"epocs": 3})
+
+
+def test_a_page_s_own_data_set_is_no_source():
+    with pytest.raises(ParamsError, match="source: 'cifar10' is the page's own"):
+        check({"dataset": "cifar10", "augment": "none", "policies": ["none"], "source": "cifar10"})

@@ -66,6 +66,7 @@ def test_another_data_set_as_source_brings_its_own_digest():
     p = page(dataset="cifar10", augment="none", policies=["none"], source="cifar100", data_root="somewhere")
     source, *rest = studies.transfer(p)
     assert source.dataset == "cifar100" and source.digest == params.read(params.file_of("cifar100")).digest != ""
+    assert source.key == studies.pretraining("cifar100", "mobilenet_v3_small").key  # whatever the page and its budget
     assert source.source.data_root == "somewhere" and all(r.dataset == "cifar10" and r.classes == "all" for r in rest)
 
 

@@ -4,6 +4,7 @@ import random
 
 import pytest
 import torch
+from torch.nn import functional as F
 from trees import by_class, folder, tar, zipped
 
 from lwnb import data, params
@@ -115,3 +116,20 @@ def test_overlap_counts_equal_pixels_whatever_their_labels():
     assert (data.overlap(a, b), data.overlap(b, a)) == (1, 2)
     flipped = data.Split(images[:5].flip(-1), labels[:5], ids[:5])
     assert (data.overlap(a, flipped), data.overlap(a, a)) == (0, 5)
+
+
+def test_near_duplicates_are_found_mirrored_brighter_and_noisy_and_others_are_not():
+    draw = torch.Generator().manual_seed(0)
+    smooth = F.interpolate(torch.rand(40, 3, 8, 8, generator=draw), 32, mode="bicubic").clamp(0, 1)
+    other = F.interpolate(torch.rand(10, 3, 8, 8, generator=draw), 64, mode="bicubic").clamp(0, 1)
+    noise = 0.03 * torch.randn(smooth[:3].shape, generator=draw)
+    changed = torch.cat([smooth[:3].flip(-1), 0.6 * smooth[3:6] + 0.3, (smooth[6:9] + noise).clamp(0, 1)])
+    wide = F.interpolate(torch.cat([changed, smooth[9:12]]), 64)
+
+    def split(images):
+        count = len(images)
+        return data.Split((255 * images).to(torch.uint8), torch.zeros(count), torch.zeros(count, 32))
+
+    assert data.near(split(torch.cat([wide, other])), split(smooth)).tolist() == [True] * 12 + [False] * 10
+    plain = split(torch.ones(2, 3, 32, 32))
+    assert not data.near(plain, plain).any()  # a plain image is like no other

@@ -1,5 +1,6 @@
 import json
 import math
+import shutil
 import signal
 import subprocess
 import sys
@@ -158,9 +159,25 @@ def test_transfer_starts_from_the_source_and_a_frozen_backbone_stays(house):
     assert set(table["status"]) <= {"done", "did not learn"}
     before, after, tuned = (models.read(results.find(run).weights) for run in (source, frozen, full))
     head = models.head_names("shufflenet_v2_x1_0")
-    assert all(torch.equal(before[k], after[k]) for k in before if k not in head)
-    assert not all(torch.equal(before[k], tuned[k]) for k in before if k not in head)
-    assert "no training image" in results.find(full).environment["leak_check"]
+    before = {k: t.half().float() for k, t in before.items()}  # as a published source has them
+    assert all(torch.equal(before[k], after[k].float()) for k in before if k not in head)
+    assert not all(torch.equal(before[k], tuned[k].float()) for k in before if k not in head)
+    record = results.find(full)
+    assert "no training image" in record.environment["leak_check"]
+    assert record.predictions["near_source"].shape == record.predictions["labels"].shape
+
+
+def test_a_published_source_serves_as_the_one_trained_here(house):
+    p = check(TINY | {"source_train_size": 240, "source_epochs": 1, "transfer_lrs": [0.01], "transfer_sizes": [120]})
+    source, *_, full = studies.transfer(grid.pin(p))
+    grid.ensure([source, full])
+    here = results.find(full).history
+    results.publish([results.find(source)], weights=True)
+    shutil.rmtree(house / "runs")
+    assert results.find(source).weights.stat().st_size < 0.6 * results.find(source).metrics["size_bytes"]
+    assert [run.key for run in grid.missing([source, full])] == [full.key]
+    grid.ensure([source, full])
+    assert results.find(full).history.equals(here)
 
 
 def test_a_source_trained_on_the_target_s_images_is_refused(house):
