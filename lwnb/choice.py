@@ -162,8 +162,12 @@ def for_budgets(records: Sequence[Record], device: str, timings: pd.DataFrame) -
     for budget in budgets():
         found = candidates(records, budget.device or device, timings)
         rows.append(_for_budget(choose(found, budget) if len(found) else found, budget))
-    frame = pd.DataFrame(rows)
-    return frame[[column for column in frame if column != "source"] + ["source"]]
+    return pd.DataFrame(rows).reindex(columns=list(COLUMNS))
+
+
+COLUMNS = (
+    "budget", "limits", "choice", "top1", "n_test", "size_mb", "latency_ms", "memory_mib", "memory_is", "next", "source", "key",
+)  # fmt: skip
 
 
 def _for_budget(ranked: pd.DataFrame, budget: Budget) -> dict:

@@ -71,7 +71,7 @@ def cells(p: Params) -> list[Cell]:
     """The cells of a page: each network by eager PyTorch, and by each runtime that is installed in fp32 and INT8.
 
     One image on one thread; with `device_rounds` above 2 also on all cores, and a larger batch there. The first network
-    is measured `REPEATS` times by each runtime.
+    is measured `REPEATS` times by each runtime, and with more than one round also by eager PyTorch.
     """
     shapes = _shapes(p)
     ways = [(PYTORCH, "fp32"), *itertools.product(usable(p), ("fp32", "int8"))]
@@ -83,8 +83,8 @@ def cells(p: Params) -> list[Cell]:
         for shape in shapes
         for runtime, precision in ways
     ]
-    noise = [shapes[0]._replace(runtime=r, repeat=n) for r in [PYTORCH, *usable(p)] for n in range(1, REPEATS)]
-    return found + noise * (p.device_rounds > 1)
+    repeated = [PYTORCH] * (p.device_rounds > 1) + usable(p)
+    return found + [shapes[0]._replace(runtime=r, repeat=n) for r in repeated for n in range(1, REPEATS)]
 
 
 def eager(run: Run, num_classes: int, threads: int = 1) -> Cell:

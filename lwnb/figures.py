@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+import re
 from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
@@ -148,6 +149,9 @@ COLUMNS = {
 }
 """Label, unit, format and better direction of every column that a table or a plot shows."""
 
+LONG = 30
+"""Characters from which a column's text is broken into lines."""
+
 USUAL = {"status": "done", "seed": 0}
 """Columns that a table leaves out where every row has this value."""
 
@@ -193,7 +197,9 @@ def table(frame: pd.DataFrame, columns: list[str] | None = None):
         values = pd.to_numeric(frame[c], errors="coerce") if column.better else pd.Series(dtype=float)
         if values.notna().sum() > 1:
             best[column.label] = values == (values.max() if column.better == "higher" else values.min())
+    long = [text for text in shown if max(map(_length, shown[text]), default=0) > LONG]
     bold = shown.style.apply(lambda s: ["font-weight: bold" if b else "" for b in best[s.name]], subset=list(best))
+    bold = bold.set_properties(subset=long, **{"white-space": "normal", "min-width": "14em"})
     return bold.hide(axis="index").set_caption(below).set_table_styles([_BELOW])
 
 
@@ -205,6 +211,10 @@ def number(value, column: Column) -> str:
     if value is None or (isinstance(value, float) and np.isnan(value)):
         return "–"
     return html.escape(column.form.format(value * column.scale if column.scale != 1 else value))
+
+
+def _length(text: str) -> int:
+    return len(re.sub("<[^>]*>", "", text))
 
 
 def _keys(value) -> str:

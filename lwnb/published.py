@@ -59,12 +59,13 @@ def _row(figure: Figure, p: Params, evidence: dict[str, Evidence]) -> dict | Non
     if not unlike:
         away = max(low - value, 0) - max(value - high, 0)
         distance = "inside" if away == 0 else f"{-away * COLUMNS[figure.column].scale:+.3g}"
-    shown = f"{number(value, COLUMNS[figure.column])}" if len(own) else None
+    what, _, unit = COLUMNS[figure.column].label.partition(", ")
+    shown = f"{number(value, COLUMNS[figure.column])} {unit}".strip() if len(own) else None
     if figure.column == "top1" and len(own):
         shown += f" ({own.interval})"
     row = {
         "model": figure.model,
-        "quantity": COLUMNS[figure.column].label,
+        "quantity": what,
         "published": figure.quoted,
         "measured": shown,
     }
