@@ -23,7 +23,11 @@ app = typer.Typer(
 )
 
 Pages = Annotated[
-    list[str] | None, typer.Argument(help="Pages: names of files in params/, or paths to .yaml files. Default: digits.")
+    list[str] | None,
+    typer.Argument(
+        help="Pages: names of files in params/, or paths to .yaml files; cifar10:cpu is a page with a budget of its own. "
+        "Default: digits."
+    ),
 ]
 Budget = Annotated[str, typer.Option("--budget", "-b", help="quick (minutes), cpu (a night) or paper (a GPU).")]
 Changes = Annotated[
@@ -54,8 +58,9 @@ def main() -> None:
 def _read(pages: list[str] | None, budget: str, changes: list[str] | None) -> dict[str, dict]:
     """Each page's name and its flat values: data-set file, then budget file unless the first names its own, then changes."""
     found = {}
-    for name in pages or ["digits"]:
-        files = [params.file_of(name), params.file_of(f"budget-{budget}")]
+    for text in pages or ["digits"]:
+        name, _, own = text.partition(":") if not Path(text).suffix else (text, "", "")
+        files = [params.file_of(name), params.file_of(f"budget-{own or budget}")]
         files = files[:1] if "budget" in params.merge(files[:1]) else files
         values = params.merge(files) | dict(_change(text) for text in changes or [])
         params.check(values)

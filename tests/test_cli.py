@@ -10,7 +10,7 @@ from test_params import RUN
 from test_results import save
 
 from lwnb import cli, results, studies
-from lwnb.params import CHECKOUT, Run
+from lwnb.params import CHECKOUT, ParamsError, Run
 
 LWNB = Path(sys.executable).with_name("lwnb")
 
@@ -96,3 +96,10 @@ def test_a_page_can_be_a_file_anywhere(house, tmp_path):
 def test_a_page_that_names_its_own_budget_is_complete(budget):
     (run,) = cli._runs(cli._pinned(cli._read(["pretrain-cifar100"], budget, None)), ["01_architectures"])
     assert run.key == studies.pretraining("cifar100", "mobilenet_v3_small").key
+
+
+def test_a_page_may_have_a_budget_of_its_own():
+    found = cli._read(["digits", "cifar10:cpu"], "quick", None)
+    assert [(name, page["budget"]) for name, page in found.items()] == [("digits", "quick"), ("cifar10", "cpu")]
+    with pytest.raises(ParamsError, match="budget-cpuu"):
+        cli._read(["cifar10:cpuu"], "quick", None)

@@ -1,0 +1,41 @@
+"""The records under results/ belong to this recipe, are whole, and stay small."""
+
+import json
+
+import numpy as np
+import pytest
+
+from lwnb import results
+from lwnb.params import CHECKOUT, RECIPE, Run
+
+RESULTS = CHECKOUT / "results"
+FOLDERS = sorted(file.parent for file in RESULTS.glob("*/*/*/metrics.json"))
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_a_committed_record_is_whole_and_of_this_recipe(folder):
+    record = results.Record(Run(**json.loads((folder / "run.json").read_text())), folder)
+    run = record.run
+    assert (run.key, run.model, run.dataset) == folder.parts[-1:] + folder.parts[-2:-1] + folder.parts[-3:-2]
+    assert run.recipe == RECIPE, "made by an older recipe: run it again"
+    assert {file.name for file in folder.iterdir()} - {results.CONVERSIONS, results.WEIGHTS} == set(results.PUBLISHED)
+    labels, top5 = record.predictions["labels"], record.predictions["top5"]
+    assert len(record.history) == record.metrics["epochs_run"] and len(labels) == len(top5) == record.metrics["n_test"]
+    assert np.isclose((top5[:, 0] == labels).mean(), record.metrics["top1"])
+    for row in record.conversions:
+        assert np.isclose((np.array(row["predictions"]) == labels).mean(), row["top1"])
+
+
+@pytest.mark.parametrize("file", sorted(RESULTS.glob("devices/*.json")), ids=lambda file: file.stem)
+def test_a_committed_device_record_has_its_own_name_and_all_its_samples(file):
+    record = json.loads(file.read_text())
+    assert results.timing_name(record["setting"]) == file.stem
+    assert len(record["samples_ms"]) == len(record["processes"]) and min(map(len, record["samples_ms"])) >= 10
+
+
+def test_results_stay_small_and_hold_no_image():
+    files = [file for file in RESULTS.rglob("*") if file.is_file()]
+    assert sum(file.stat().st_size for file in files) < 30e6
+    kinds = {file.suffix for file in files}
+    assert kinds <= {".json", ".jsonl", ".csv", ".npz", ".safetensors", ".md"}
+    assert all(file.stat().st_size < 4e6 for file in RESULTS.rglob("*.safetensors"))
