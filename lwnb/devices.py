@@ -186,10 +186,14 @@ def _side_by_side(calls: list[Callable[[], None]]) -> None:
         for call in calls:
             call()
         return
-    spawn, one_thread = multiprocessing.get_context("spawn"), {"OMP_NUM_THREADS": "1"}  # read when torch is imported
-    with ProcessPoolExecutor(min(len(calls), os.cpu_count() or 1), spawn, os.environ.update, (one_thread,)) as pool:
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(len(calls), os.cpu_count() or 1), spawn, _one_thread) as pool:
         for done in [pool.submit(call) for call in calls]:
             done.result()
+
+
+def _one_thread() -> None:
+    os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported, which is later
 
 
 def _unconverted(runs: Iterable[Run], wanted: list[str]) -> list[Callable[[], None]]:
