@@ -262,10 +262,10 @@ def _nothing() -> plt.Figure:
     return figure
 
 
-def _log(axis) -> None:
-    """A logarithmic axis with ticks at 1, 2 and 5 of each decade, as plain numbers."""
+def _log(axis, ticks: tuple[int, ...] = (1, 2, 5)) -> None:
+    """A logarithmic axis with these ticks in each decade, as plain numbers."""
     axis.set_xscale("log")
-    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_locator(LogLocator(subs=ticks))
     axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axis.xaxis.set_minor_formatter(NullFormatter())
 
@@ -400,7 +400,7 @@ def bars(frame: pd.DataFrame, by: str) -> plt.Figure:
         axis.plot([row.low, row.high], [place, place], color="0.2", lw=1.5)
     axis.set_yticks(range(len(known)), [str(value) for value in known[by]])
     axis.invert_yaxis()
-    axis.set(xlabel=label("top1"), xlim=(0, 1))
+    axis.set(xlabel=label("top1"), xlim=(0, min(1, 1.1 * known["high"].max())))
     return _traced(figure, known[[c for c in (by, "seeds", "top1", "low", "high", "n_test", "key") if c in known]])
 
 
@@ -413,11 +413,15 @@ def responses(frame: pd.DataFrame, factors: list[str], y: str = "val_top1") -> p
     for axis, factor in zip(np.atleast_1d(axes), factors, strict=True):
         numeric = pd.api.types.is_float_dtype(known[factor]) and (known[factor] > 0).all()
         plot = sns.scatterplot if numeric else sns.stripplot
-        data = known if numeric else known.assign(**{factor: known[factor].astype(str)})
+        data = (
+            known
+            if numeric
+            else known.sort_values(factor).assign(**{factor: lambda rows, f=factor: rows[f].astype(str)})
+        )
         plot(data, x=factor, y=y, hue="optimizer", palette="colorblind", hue_order=["sgd", "adamw"], ax=axis)
         axis.set(xlabel=label(factor), ylabel=label(y))
         if numeric:
-            _log(axis)
+            _log(axis, ticks=(1,))  # a narrow panel over several decades
         axis.get_legend().remove()
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
     return _traced(figure, known[[c for c in (*factors, "optimizer", "seed", y, "key") if c in known]])

@@ -184,7 +184,7 @@ def hyperparameters(p: Params, frame: pd.DataFrame, records: Sequence[Record]) -
 
 
 def deployment(
-    wide: pd.DataFrame, macs: pd.Series, converted: pd.DataFrame, noise: dict[str, float], gone: list[str]
+    wide: pd.DataFrame, macs: pd.Series, converted: pd.DataFrame, noise: dict[str, float], cannot: Sequence[str]
 ) -> str:
     """What the runtimes, INT8 and the framework come to on one device.
 
@@ -194,7 +194,7 @@ def deployment(
     macs : by network
     converted : `lwnb.conversions.table`
     noise : by runtime, the share by which a median moves when the same cell is measured again
-    gone : runtimes that were asked for and are not installed
+    cannot : what else the page cannot say, such as `limits` of its runs
     """
     found, ways = [], [way for way in wide if not way.startswith("pytorch")]
     for way in ways:
@@ -211,17 +211,17 @@ def deployment(
     eager = "pytorch-eager fp32"
     for way in (way for way in ways if way.endswith("fp32") and eager in wide):
         over = (wide[eager] / wide[way]).dropna()
+        uneven = over.max() > 1.5 * over.min()
         found.append(
             f"Eager PyTorch takes {over.min():.1f} ({name(over.idxmin())}) to {over.max():.1f} ({name(over.idxmax())}) times "
-            f"as long as {way}: an eager latency tells little about a device."
+            f"as long as {way}: " + ("it distorts the comparison." if uneven else "much the same factor for all.")
         )
     found += _int8(wide, converted)
-    limits = [f"Measured again, the same cell moves by up to {share:.1%} by {way}." for way, share in noise.items()]
-    limits += [
+    about = [f"Measured again, the same cell moves by up to {share:.1%} by {way}." for way, share in noise.items()]
+    about += [
         "Latency and memory were measured with random weights: values do not change what is computed, bar rare cases."
     ]
-    limits += [f"Not measured: {what}." for what in gone]
-    return bullets(found or ["No runtime has a record."], limits)
+    return bullets(found or ["No runtime has a record."], [*about, *cannot])
 
 
 def _int8(wide: pd.DataFrame, converted: pd.DataFrame) -> list[str]:

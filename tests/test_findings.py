@@ -126,3 +126,31 @@ def test_a_ranking_stands_only_where_rates_are_tuned_inside_their_grid_and_curve
     assert "edge of those tried: ResNet18, SqueezeNet 1.1" in ranked(tmp_path, monkeypatch, best=0.004)
     assert "still rising: ResNet18, SqueezeNet 1.1" in ranked(tmp_path, monkeypatch, curve=RISING)
     assert "No ranking is given: one learning rate" in told([plant(0.8), plant(0.7, model="squeezenet1_1")])
+
+
+def deployed(fp32, int8, eager, lost=0.0, noise=0.05):
+    """What is said of two networks with these latencies, ResNet18's first, and of what INT8 costs the first."""
+    wide = pd.DataFrame({"onnxruntime fp32": fp32, "onnxruntime int8": int8, "pytorch-eager fp32": eager})
+    wide.index = ["resnet18", "squeezenet1_1"]
+    rows = {"runtime": "onnxruntime", "precision": "int8", "model": wide.index, "n_test": 2000}
+    marked = ["more than a point" if lost < -0.01 else "", ""]
+    converted = pd.DataFrame(rows | {"difference": [lost, 0.0], "marked": marked})
+    return findings.deployment(
+        wide, pd.Series({"resnet18": 9.0, "squeezenet1_1": 3.0}), converted, {"onnxruntime": noise}, []
+    )
+
+
+def test_what_is_said_of_runtimes_follows_their_latencies():
+    text = deployed(fp32=[1.0, 4.0], int8=[0.5, 1.0], eager=[5.0, 8.0], lost=-0.02)
+    assert "Fastest by onnxruntime fp32: **ResNet18**, 1.000 ms." in text
+    assert "takes 2.0 (SqueezeNet 1.1) to 5.0 (ResNet18) times as long as onnxruntime fp32: it distorts" in text
+    assert "INT8 is 2.00 (ResNet18) to 4.00 (SqueezeNet 1.1) times as fast" in text
+    assert "loses more than a point of top-1, of 2,000 images: ResNet18 (-0.020)" in text and "up to 5.0%" in text
+    swapped = deployed(fp32=[4.0, 1.0], int8=[2.0, 0.5], eager=[8.0, 2.0])
+    assert "Fastest by onnxruntime fp32: **SqueezeNet 1.1**, 1.000 ms." in swapped
+    assert "much the same factor" in swapped and "images: none" in swapped
+
+
+def test_networks_within_the_noise_are_called_equal():
+    assert "equal to it within the noise: SqueezeNet 1.1" in deployed([1.0, 1.04], [1.0, 1.0], [1.0, 1.0])
+    assert "fp32: **ResNet18**, 1.000 ms." in deployed([1.0, 1.06], [1.0, 1.0], [1.0, 1.0])
