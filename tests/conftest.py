@@ -1,5 +1,7 @@
 import os
+import signal
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts the tests in the background ignores it
 os.environ["OMP_NUM_THREADS"] = "1"  # for every process that a test starts; read when torch is imported
 
 import pytest
