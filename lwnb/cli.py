@@ -268,7 +268,7 @@ def publish(
         bool, typer.Option("--weights", help="With their weights in half precision: a pretrained source for others.")
     ] = False,
 ) -> None:
-    """Copy the records of these pages, without weights, from runs/ to results/, where they are committed."""
+    """Copy the records of these pages from runs/ to results/, where they are committed; without weights unless asked."""
     from lwnb import results
 
     wanted = None if everything else {run.key for run in _runs(_pinned(_read(pages, budget, param)), study)}
