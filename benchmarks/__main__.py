@@ -28,7 +28,9 @@ def main(
         typer.Option(help="0: five of the cheap networks, three of the others; two of the sides that are only timed."),
     ] = 0,
     repeats: Annotated[int, typer.Option(help="Of each job that shows how cost grows.")] = 2,
-    epochs: Annotated[int, typer.Option(help="0: on digits what each network needs, else 10.")] = 0,
+    epochs: Annotated[
+        int, typer.Option(help="0: what each network needs on digits, and what a few hours allow on other pages.")
+    ] = 0,
     train_size: Annotated[int | None, typer.Option(help="Default: all digits, 10000 of other pages.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Default: 32 for digits, 128 for other pages.")] = None,
     fresh: Annotated[bool, typer.Option(help="Throw away what is there and run all again.")] = False,

@@ -5,6 +5,7 @@ import copy
 import io
 import json
 import logging
+import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from lwnb import augment, data, models, results, runtimes, train
 from lwnb.conversions import LOSS
+from lwnb.devices import Cell
 from lwnb.params import Run
 from lwnb.results import Record
 
@@ -204,27 +206,34 @@ def planned(net: nn.Module, image_size: int) -> int:
     return sum(program.execution_plan[0].non_const_buffer_sizes)
 
 
-def random_file(cell, place: Path) -> Path:
-    """The file that a cell of `lwnb.devices` runs: random weights, for what a network costs does not depend on them."""
-    form = FORMATS[cell.runtime]
-    batch = "" if form == "onnx" else f"-b{cell.batch_size}"
-    shape = f"{cell.model}-{cell.image_size}px-s{cell.output_stride}-c{cell.num_classes}"
-    file = place / f"{shape}-{cell.precision}{batch}{SUFFIXES[form]}"
+def any_file(cell: Cell, place: Path) -> Path:
+    """The file that a cell of `lwnb.devices` runs: of a trained network if `convert` left one, else of random weights.
+
+    What a network costs does not depend on its weights.
+    """
+    form, file = FORMATS[cell.runtime], _file_of(cell, place)
     if not file.exists():
         net = models.build(cell.model, cell.num_classes, cell.output_stride)
         if cell.precision == "fp32":
             export(net, form, file, cell.image_size, cell.batch_size)
         else:
-            fp32 = random_file(cell._replace(precision="fp32"), place) if form == "onnx" else None
+            fp32 = any_file(cell._replace(precision="fp32"), place) if form == "onnx" else None
             export(net, form, file, cell.image_size, cell.batch_size, _noise(cell.image_size), fp32=fp32)
     return file
+
+
+def _file_of(cell: Cell, place: Path) -> Path:
+    form = FORMATS[cell.runtime]
+    batch = "" if form == "onnx" else f"-b{cell.batch_size}"
+    shape = f"{cell.model}-{cell.image_size}px-s{cell.output_stride}-c{cell.num_classes}"
+    return place / f"{shape}-{cell.precision}{batch}{SUFFIXES[form]}"
 
 
 def _noise(image_size: int) -> Tensor:
     return torch.randn(32, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
 
 
-def footprint(cell, place: Path, formats: Sequence[str]) -> dict:
+def footprint(cell: Cell, place: Path, formats: Sequence[str]) -> dict:
     """Bytes of the deployed files of a cell's network, in each format and precision, and of its planned activations.
 
     Returns
@@ -237,7 +246,7 @@ def footprint(cell, place: Path, formats: Sequence[str]) -> dict:
         for precision in ("fp32", "int8"):
             runtime = next(name for name, its in FORMATS.items() if its == form)
             one = cell._replace(runtime=runtime, precision=precision, batch_size=1)
-            found[f"{form}_{precision}_bytes"] = (file := random_file(one, place)).stat().st_size
+            found[f"{form}_{precision}_bytes"] = (file := any_file(one, place)).stat().st_size
             if (form, precision) == ("onnx", "fp32"):
                 found["onnx_fp16_bytes"] = _half(file)
     if "executorch" in formats:
@@ -261,6 +270,8 @@ def _half(file: Path) -> int:
 
 def convert(record: Record, wanted: Sequence[str], place: Path) -> list[dict]:
     """Export a trained network to each runtime in fp32 and INT8, and test every file on the run's test images.
+
+    Copies of the files stay for `any_file`, which would else export the same shape again.
 
     Returns
     -------
@@ -289,6 +300,10 @@ def convert(record: Record, wanted: Sequence[str], place: Path) -> list[dict]:
         export(net, form, files["fp32"], run.image_size)
         export(net, form, files["int8"], run.image_size, calibration=calibration, fp32=files["fp32"])
         rows += [row(runtime, precision, file) for precision, file in files.items()]
+        for precision, file in files.items():
+            cell = Cell(run.model, len(task.classes), run.image_size, run.output_stride, runtime, precision)
+            with results.whole(_file_of(cell, place)) as aside:
+                shutil.copyfile(file, aside)
         if right - rows[-1]["top1"] > LOSS and form == "onnx":
             rows[-1]["layers"] = worst_layers(files["fp32"], files["int8"], calibration)
         elif right - rows[-1]["top1"] > LOSS:

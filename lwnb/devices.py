@@ -147,7 +147,7 @@ def _order(cell: Cell) -> dict:
         return order
     from lwnb import deploy
 
-    return order | {"file": str(deploy.random_file(cell, home() / "build" / "deploy"))}
+    return order | {"file": str(deploy.any_file(cell, home() / "build" / "deploy"))}
 
 
 def _process(order: dict) -> dict:
@@ -168,7 +168,7 @@ def footprints(p: Params) -> list[dict]:
 
 def prepare(p: Params, runs: Iterable[Run], progress: Callable[[str], None] = lambda line: None) -> None:
     """Everything that the page on deployment shows and no record holds yet: conversions, footprints, timings."""
-    _side_by_side([*_unconverted(runs, usable(p)), *_unweighed(p)])
+    _side_by_side(_unconverted(runs, usable(p)), _unweighed(p))
     ensure(cells(p), p.device_rounds, progress)
 
 
@@ -180,16 +180,18 @@ def convert(runs: Iterable[Run], wanted: list[str]) -> None:
     _side_by_side(_unconverted(runs, wanted))
 
 
-def _side_by_side(calls: list[Callable[[], None]]) -> None:
-    """Make these calls, by a process a core with one thread each; a single one in this process."""
-    if len(calls) < 2:
-        for call in calls:
+def _side_by_side(*stages: list[Callable[[], None]]) -> None:
+    """Make these calls, a stage after the other, by a process a core with one thread each; a single one in this process."""
+    calls = sum(map(len, stages))
+    if calls < 2:
+        for call in itertools.chain(*stages):
             call()
         return
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(len(calls), os.cpu_count() or 1), spawn, _one_thread) as pool:
-        for done in [pool.submit(call) for call in calls]:
-            done.result()
+    with ProcessPoolExecutor(min(calls, os.cpu_count() or 1), spawn, _one_thread) as pool:
+        for stage in stages:
+            for done in [pool.submit(call) for call in stage]:
+                done.result()
 
 
 def _one_thread() -> None:
@@ -198,7 +200,8 @@ def _one_thread() -> None:
 
 def _unconverted(runs: Iterable[Run], wanted: list[str]) -> list[Callable[[], None]]:
     found = []
-    for record in filter(None, map(results.find, runs)):
+    records = sorted(filter(None, map(results.find, runs)), key=lambda r: -r.metrics["parameters"])  # the longest first
+    for record in records:
         known = {row["runtime"] for row in record.conversions}
         todo = [runtime for runtime in wanted if runtime not in known]
         if todo and record.weights and record.metrics["learned"]:

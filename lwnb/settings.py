@@ -28,34 +28,30 @@ class Setting:
     keep_memory: bool
 
 
-KEEPS_MEMORY = {
-    "mobilenet_v3_small": False,
-    "resnet18": True,
-    "squeezenet1_1": True,
-    "efficientnet_v2_s": True,
-    "shufflenet_v2_x1_0": True,
-}
+def fastest() -> Setting:
+    """The fastest setting known, with the threads that this process has.
 
-
-def fastest(model: str) -> Setting:
-    """The fastest setting known for a network on this machine, with the threads that this process has."""
+    Measured by `python -m benchmarks.engine` for the five networks at batches of 32 and 128 on two cores of an AMD EPYC
+    (`results/engine.jsonl`): no combination was faster by more than 3 %, but contiguous_format for ResNet18 in batches of 32
+    (6 to 13 %, medians of one to five repeats).
+    """
     accelerator = torch.accelerator.is_available()
     return Setting(
         device=torch.accelerator.current_accelerator().type if accelerator else "cpu",
         threads=torch.get_num_threads(),
         memory_format="channels_last",
         fused=True,
-        keep_memory=KEEPS_MEMORY.get(model, True),
+        keep_memory=True,
     )
 
 
 @contextmanager
-def settled(model: str, folder: Path) -> Iterator[Setting]:
+def settled(folder: Path) -> Iterator[Setting]:
     """The setting that a run began with, if its folder has one for this device, else the fastest; in force meanwhile.
 
     So a run that was killed ends with the same numbers to the last bit although it is resumed where other threads are usual.
     """
-    file, chosen = folder / "setting.json", fastest(model)
+    file, chosen = folder / "setting.json", fastest()
     begun = Setting(**json.loads(file.read_text(encoding="utf-8"))) if file.exists() else None
     if begun and begun.device == chosen.device:
         chosen = begun

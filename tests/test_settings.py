@@ -8,7 +8,7 @@ from lwnb import results, settings, train
 
 def test_a_setting_is_in_force_for_a_run_alone(tmp_path):
     before = torch.get_num_threads()
-    with settings.settled("resnet18", tmp_path / "run") as chosen:
+    with settings.settled(tmp_path / "run") as chosen:
         assert (chosen.threads, chosen.device) == (before, "cpu") and chosen.memory_format == "channels_last"
         torch.set_num_threads(before + 2)
     assert torch.get_num_threads() == before
@@ -27,8 +27,8 @@ def test_a_run_goes_on_with_the_threads_and_memory_format_that_it_began_with(hou
 def test_a_run_begun_on_another_device_takes_the_setting_of_this_one(tmp_path):
     begun = {"device": "cuda", "threads": 9, "memory_format": "contiguous_format", "fused": False, "keep_memory": False}
     (tmp_path / "setting.json").write_text(json.dumps(begun))
-    with settings.settled("resnet18", tmp_path) as chosen:
-        assert chosen == settings.fastest("resnet18")
+    with settings.settled(tmp_path) as chosen:
+        assert chosen == settings.fastest()
 
 
 def test_the_allocator_and_the_fused_optimiser_change_no_number(house, tmp_path, monkeypatch):
@@ -36,7 +36,7 @@ def test_the_allocator_and_the_fused_optimiser_change_no_number(house, tmp_path,
     fast = train.train(run)
     monkeypatch.setenv("LWNB_HOME", str(tmp_path / "plain"))
     slow = settings.Setting("cpu", 1, "channels_last", False, False)
-    monkeypatch.setattr(settings, "fastest", lambda _: slow)
+    monkeypatch.setattr(settings, "fastest", lambda: slow)
     plain = train.train(run)
     assert plain.environment["fused"] is False
     assert plain.metrics["top1"] == fast.metrics["top1"] and abs(plain.metrics["loss"] - fast.metrics["loss"]) < 1e-3
