@@ -61,7 +61,7 @@ def watch(clock: Clock) -> None:
     import torch
     from lightning.pytorch.strategies import Strategy
 
-    from lwnb import augment, data, measure, models, results, train
+    from lwnb import augment, data, evaluation, measure, models, results
 
     clock.wrap(data, "task", "images: read, split")
     clock.wrap(models, "build", "network: build")
@@ -72,9 +72,9 @@ def watch(clock: Clock) -> None:
     clock.wrap(Strategy, "backward", "backward")
     clock.wrap(torch.optim.AdamW, "step", "optimiser")
     clock.wrap(torch.optim.SGD, "step", "optimiser")
-    clock.wrap(train, "evaluate", "evaluation: each epoch, and all splits at the end")
+    clock.wrap(evaluation, "evaluate", "evaluation: each epoch, and all splits at the end")
     clock.wrap(Strategy, "save_checkpoint", "checkpoint each epoch")
-    clock.wrap(train, "rates", "metrics at the end")
+    clock.wrap(evaluation, "rates", "metrics at the end")
     clock.wrap(measure, "cost", "parameters and MACs")
     clock.wrap(results, "save", "record")
 

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lwnb import augment, data, models, results, runtimes, train
+from lwnb import augment, data, evaluation, models, results, runtimes
 from lwnb.conversions import LOSS
-from lwnb.devices import Cell
 from lwnb.params import Run
 from lwnb.results import Record
+from lwnb.runtimes import Cell
 
 FORMATS = {"onnxruntime": "onnx", "openvino": "onnx", "executorch": "executorch"}
 """The format that a runtime reads."""
@@ -281,7 +281,7 @@ def convert(record: Record, wanted: Sequence[str], place: Path) -> list[dict]:
     """
     run, task = record.run, data.task(record.run)
     net = load(record)
-    reference = train.evaluate(net, task.test.images, run.image_size).numpy()
+    reference = evaluation.evaluate(net, task.test.images, run.image_size).numpy()
     images, calibration = _inputs(task.test.images, run.image_size), calibrating(run, task)
     labels, rows = task.test.labels.numpy(), []
     right = (reference.argmax(1) == labels).mean()

@@ -12,13 +12,13 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 
 from lwnb import results, runtimes
 from lwnb.clock import BUSY
 from lwnb.params import CHECKOUT, Params, ParamsError, Run, home
+from lwnb.runtimes import PYTORCH, Cell
 
 MIN_CALLS, MIN_SECONDS = 100, 0.5
 """Calls of one process after its warm-up, and how long they must take; `LARGE_CALLS` at a larger batch."""
@@ -28,22 +28,6 @@ LARGE, LARGE_CALLS = 16, 10
 
 REPEATS = 5
 """How often the same cell is measured to see how steady the protocol is."""
-
-PYTORCH = "pytorch-eager"
-
-
-class Cell(NamedTuple):
-    """One thing to measure: a network's shape on a runtime; `repeat` above 0 is the same again, for the noise."""
-
-    model: str
-    num_classes: int
-    image_size: int
-    output_stride: int
-    runtime: str = PYTORCH
-    precision: str = "fp32"
-    threads: int = 1
-    batch_size: int = 1
-    repeat: int = 0
 
 
 def usable(p: Params) -> list[str]:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,8 +22,24 @@ from lwnb.clock import Clock
 Call = Callable[[np.ndarray], np.ndarray]
 """Images (N, 3, S, S) float32, normalised, to logits (N, K) float32."""
 
+PYTORCH = "pytorch-eager"
+
 WARMUP_CALLS, WARMUP_SECONDS = 10, 0.2
 """What goes before the first sample, whichever takes longer."""
+
+
+class Cell(NamedTuple):
+    """One thing to measure: a network's shape on a runtime; `repeat` above 0 is the same again, for the noise."""
+
+    model: str
+    num_classes: int
+    image_size: int
+    output_stride: int
+    runtime: str = PYTORCH
+    precision: str = "fp32"
+    threads: int = 1
+    batch_size: int = 1
+    repeat: int = 0
 
 
 def onnxruntime(threads: int) -> Callable[[dict], Call]:
@@ -89,14 +106,14 @@ RUNTIMES = {
     "onnxruntime": onnxruntime,
     "executorch": executorch,
     "openvino": openvino,
-    "pytorch-eager": pytorch_eager,
+    PYTORCH: pytorch_eager,
 }
 
 NEEDS = {
     "onnxruntime": ("onnxruntime", "onnx", "onnxscript"),
     "executorch": ("executorch", "torchao"),
     "openvino": ("openvino", "onnxruntime", "onnx", "onnxscript"),
-    "pytorch-eager": ("torch",),
+    PYTORCH: ("torch",),
 }
 """The packages that a runtime and its files take; the first is the one whose version is the runtime's."""
 

@@ -22,9 +22,8 @@ from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics.functional import classification as M
 
-from lwnb import augment, data, measure, models, results, settings
+from lwnb import augment, data, evaluation, measure, models, results, settings
 from lwnb.clock import BUSY, Clock
 from lwnb.params import Run
 from lwnb.results import Record
@@ -86,17 +85,6 @@ def _train(run: Run, parent: Run | None, on_epoch: Callable[[dict], None], setti
     environment = _environment(recipe) | spent | about | {"idle": spent["other_load"] < BUSY}
     weights = safetensors.torch.save({k: v.cpu().contiguous() for k, v in net.state_dict().items()})
     return results.save(run, metrics, recipe.history, predictions, environment, weights)
-
-
-def evaluate(net: nn.Module, images: Tensor, image_size: int, precision: str = "fp32") -> Tensor:
-    """Logits (N, K) float32 of images (N, 3, H, W) uint8; leaves the network in evaluation mode."""
-    net.eval()
-    place = next(net.parameters()).device
-    with torch.inference_mode(), torch.autocast(place.type, torch.bfloat16, enabled=precision == "bf16"):
-        logits = [
-            net(augment.normalise(augment.resize(batch.to(place), image_size))).float() for batch in images.split(512)
-        ]
-    return torch.cat(logits)
 
 
 def rate(run: Run, step: int, steps: int) -> float | None:
@@ -188,7 +176,7 @@ class _Recipe(lightning.LightningModule):
         return loss
 
     def validation_step(self, *_):
-        logits = evaluate(self.net, self.task.val.images, self.run.image_size, self.run.precision)
+        logits = evaluation.evaluate(self.net, self.task.val.images, self.run.image_size, self.run.precision)
         labels = self.task.val.labels.to(self.place)
         self.log("val_loss", F.cross_entropy(logits, labels), batch_size=1)
         self.log("val_top1", (logits.argmax(1) == labels).double().mean(), batch_size=1)
@@ -274,54 +262,27 @@ def _trainer(run: Run, recipe: _Recipe) -> lightning.Trainer:
     )
 
 
-def rates(logits: Tensor, labels: Tensor) -> dict:
-    """Metrics of logits (N, K) against labels (N,): rates 0..1 (torchmetrics), and the loss in nats.
-
-    `top1`, `top5` (None for five classes or fewer), `macro_f1`, `ece` (15 bins, Guo et al. 2017), `per_class_top1`.
-    """
-    scores, classes = logits.softmax(1), logits.shape[1]
-    top5 = M.multiclass_accuracy(scores, labels, classes, top_k=5, average="micro") if classes > 5 else None
-    return {
-        "top1": M.multiclass_accuracy(scores, labels, classes, average="micro").item(),
-        "top5": None if top5 is None else top5.item(),
-        "macro_f1": M.multiclass_f1_score(scores, labels, classes, average="macro").item(),
-        "ece": M.multiclass_calibration_error(scores, labels, classes, n_bins=15).item(),
-        "per_class_top1": M.multiclass_accuracy(scores, labels, classes, average="none").tolist(),
-        "loss": F.cross_entropy(logits, labels).item(),
-    }
-
-
 def _measure(run: Run, net: nn.Module, task: data.Task, recipe: _Recipe) -> tuple[dict, dict]:
     """The metrics, and the arrays of the predictions; the test split is read here, once."""
     splits = {"train": task.train, "val": task.val, "test": task.test}
-    logits = {n: evaluate(net, split.images, run.image_size, run.precision).cpu() for n, split in splits.items()}
-    classes, labels = len(task.classes), task.test.labels
+    logits = {
+        name: evaluation.evaluate(net, split.images, run.image_size, run.precision).cpu()
+        for name, split in splits.items()
+    }
+    classes = len(task.classes)
     metrics = {
-        "learned": recipe.history[-1]["train_loss"] < LEARNED * _constant_loss(task.train.labels),
+        "learned": recipe.history[-1]["train_loss"] < LEARNED * evaluation.constant_loss(task.train.labels),
         "epochs_run": len(recipe.history),
         "best_epoch": recipe.best["epoch"] if run.select == "best" else len(recipe.history),
         "classes": list(task.classes),
         "num_classes": classes,
     }
     for name, split in splits.items():
-        found, prefix = rates(logits[name], split.labels), "" if name == "test" else f"{name}_"
+        found, prefix = evaluation.rates(logits[name], split.labels), "" if name == "test" else f"{name}_"
         kept = found if name == "test" else {key: found[key] for key in ("top1", "loss")}
         metrics |= {prefix + key: value for key, value in kept.items()} | {f"n_{name}": len(split.labels)}
-    scores = logits["test"].softmax(1)
-    top = scores.topk(min(5, classes))
-    predictions = {
-        "labels": labels.numpy().astype(np.uint16),
-        "top5": top.indices.numpy().astype(np.uint16),
-        "confidence": top.values[:, 0].numpy().astype(np.float16),
-        "confusion": M.multiclass_confusion_matrix(scores, labels, classes).numpy().astype(np.uint16),
-    }
+    predictions = evaluation.predictions(logits["test"], task.test.labels)
     return metrics | measure.cost(run.model, classes, run.image_size, run.output_stride), predictions
-
-
-def _constant_loss(labels: Tensor) -> float:
-    """The cross-entropy of the best guess that ignores the image: the entropy of the labels, in nats."""
-    share = labels.bincount().double() / len(labels)
-    return -(share[share > 0] * share[share > 0].log()).sum().item()
 
 
 def _state(run: Run) -> dict[str, Tensor]:

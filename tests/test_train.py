@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from lwnb import data, grid, models, params, results, settings, studies, train
+from lwnb import data, evaluation, grid, models, params, results, settings, studies, train
 from lwnb.params import FIVE, check
 
 TINY = {
@@ -74,7 +74,7 @@ def test_calibration_error_worked_by_hand():
     scores = torch.tensor([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.2, 0.8]])
     truth = torch.tensor([0, 1, 0, 1])
     # bins of width 1/15: {0.9, 0.9} hits 1 of 2: 0.4 off; {0.6} hits: 0.4 off; {0.8} hits: 0.2 off
-    assert train.rates(scores.log(), truth)["ece"] == pytest.approx((2 * 0.4 + 0.4 + 0.2) / 4, abs=1e-6)
+    assert evaluation.rates(scores.log(), truth)["ece"] == pytest.approx((2 * 0.4 + 0.4 + 0.2) / 4, abs=1e-6)
 
 
 def test_a_short_run_evaluates_as_it_trained(house):
