@@ -8,7 +8,7 @@ import pandas as pd
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-from lwnb import devices, results, stats
+from lwnb import costs, devices, results, stats
 from lwnb.compare import span
 from lwnb.figures import COLUMNS as SHOWN
 from lwnb.figures import name, number
@@ -99,26 +99,20 @@ def _plain(record: Record) -> dict:
 
 
 def _candidate(record: Record, one: dict, here: pd.DataFrame) -> dict:
-    run, shape = record.run, _shape(record)
+    run, shape = record.run, costs.shape(record.run, record.metrics["num_classes"])
     same = here[(here["runtime"] == one["runtime"]) & (here["precision"] == one["precision"].removesuffix("-aware"))]
     for column, value in shape.items():
         same = same[same[column] == value]
     row = {"key": run.key, "model": run.model} | {column: one[column] for column in ("runtime", "precision", "top1")}
     row |= {"n_test": record.metrics["n_test"], "size_mb": one["size_bytes"] / 1e6, "macs": record.metrics["macs"]}
     row |= {"latency_ms": np.nan, "memory_mib": np.nan, "memory_is": None}
-    planned = (results.find_footprint(shape) or {}).get("planned_bytes")
+    planned = (costs.find_footprint(shape) or {}).get("planned_bytes")
     if len(same):
         row |= {"latency_ms": same["latency_ms"].iloc[-1], "memory_mib": same["peak_mib"].iloc[-1]}
         row |= {"memory_is": "measured peak"}
     elif planned and not len(here):
         row |= {"memory_mib": planned / 2**20, "memory_is": "planned activations, fp32"}
     return row | {"right": np.asarray(one["predictions"]) == record.predictions["labels"]}
-
-
-def _shape(record: Record) -> dict:
-    run = record.run
-    shape = {"model": run.model, "num_classes": record.metrics["num_classes"]}
-    return shape | {"image_size": run.image_size, "output_stride": run.output_stride}
 
 
 def choose(found: pd.DataFrame, limits: Limits) -> pd.DataFrame:

@@ -61,7 +61,10 @@ def _read(pages: list[str] | None, budget: str, changes: list[str] | None) -> di
     for text in pages or ["digits"]:
         name, _, own = text.partition(":") if not Path(text).suffix else (text, "", "")
         files = [params.file_of(name), params.file_of(f"budget-{own or budget}")]
-        files = files[:1] if "budget" in params.merge(files[:1]) else files
+        if "budget" in params.merge(files[:1]):
+            if own:
+                raise ParamsError(f"{text}: {files[0].name} names its own budget and takes no other; write {name}")
+            files = files[:1]
         values = params.merge(files) | dict(_change(text) for text in changes or [])
         params.check(values)
         found[Path(name).stem] = values
@@ -87,7 +90,10 @@ def _runs(pages: dict[str, Params], only: list[str] | None) -> list:
         if name not in studies.STUDIES:
             known = ", ".join(studies.STUDIES)
             raise ParamsError(f"study {name!r}: known are {known}{params.nearest(name, studies.STUDIES)}")
-    return studies.distinct([run for p in pages.values() for run in studies.runs(p, names)])
+    found = studies.distinct([run for p in pages.values() for run in studies.runs(p, names)])
+    if not found:
+        raise ParamsError(f"{', '.join(pages)}: no part in {', '.join(names)}; see their parameter notebooks")
+    return found
 
 
 def _pinned(values: dict[str, dict]) -> dict[str, Params]:
@@ -201,7 +207,8 @@ def report(
     _announce(runs)
     done = grid.ensure(runs, workers, scheduler)
     for p in found.values():
-        devices.prepare(p, studies.deployment(p), _tell)
+        if "05_deployment" in p.notebooks:
+            devices.prepare(p, studies.deployment(p), _tell)
         devices.latencies(studies.architectures(p))
 
     def fingerprint(notebook: Path, page: Page | None) -> str:
@@ -269,14 +276,14 @@ def publish(
     ] = False,
 ) -> None:
     """Copy the records of these pages from runs/ to results/, where they are committed; without weights unless asked."""
-    from lwnb import results
+    from lwnb import costs, results
 
     wanted = None if everything else {run.key for run in _runs(_pinned(_read(pages, budget, param)), study)}
     records = [record for record in results.every() if wanted is None or record.run.key in wanted]
     copied = results.publish(records, weights)
     typer.echo(f"{len(copied)} records copied to results/, {len(records) - len(copied)} were there.")
     if everything:
-        typer.echo(f"{results.publish_devices()} device records and footprints copied.")
+        typer.echo(f"{costs.publish()} device records and footprints copied.")
 
 
 def _tell(line: str) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from lwnb import results, runtimes
+from lwnb import costs, results, runtimes
 from lwnb.clock import BUSY
 from lwnb.params import CHECKOUT, Params, ParamsError, Run, home
 from lwnb.runtimes import PYTORCH, Cell
@@ -83,7 +83,7 @@ def setting(cell: Cell) -> dict:
 
 def missing(wanted: Iterable[Cell], rounds: int) -> list[Cell]:
     """The cells that have no record of this machine by so many processes."""
-    found = {cell: results.find_timing(setting(cell)) for cell in wanted}
+    found = {cell: costs.find_timing(setting(cell)) for cell in wanted}
     return [cell for cell, record in found.items() if not record or len(record["processes"]) < rounds]
 
 
@@ -120,7 +120,7 @@ def _take_turns(group: list[Cell], rounds: int, progress: Callable[[str], None])
     for cell, order, parts in zip(group, orders, taken, strict=True):
         samples = [part.pop("samples_ms") for part in parts]
         size = Path(order["file"]).stat().st_size if "file" in order else None
-        results.save_timing({"setting": setting(cell), "samples_ms": samples, "size_bytes": size, "processes": parts})
+        costs.save_timing({"setting": setting(cell), "samples_ms": samples, "size_bytes": size, "processes": parts})
 
 
 def _order(cell: Cell) -> dict:
@@ -147,13 +147,26 @@ def _process(order: dict) -> dict:
 def footprints(p: Params) -> list[dict]:
     """The bytes of each network's files and of its planned activations, exported where no record holds them yet."""
     _side_by_side(_unweighed(p))
-    return [results.find_footprint(shape) or shape for shape in map(_shape, _shapes(p))]
+    return [costs.find_footprint(shape) or shape for shape in map(_shape, _shapes(p))]
 
 
 def prepare(p: Params, runs: Iterable[Run], progress: Callable[[str], None] = lambda line: None) -> None:
-    """Everything that the page on deployment shows and no record holds yet: conversions, footprints, timings."""
+    """Everything that the page on deployment shows and no record holds yet: conversions, footprints, timings.
+
+    Nothing is measured for a page of published runs alone: it shows the published device records, and `lwnb measure` adds
+    this machine's.
+    """
+    runs = list(runs)
+    if published(runs):
+        return
     _side_by_side(_unconverted(runs, usable(p)), _unweighed(p))
     ensure(cells(p), p.device_rounds, progress)
+
+
+def published(runs: Iterable[Run]) -> bool:
+    """Whether all of these runs that have a record were trained elsewhere and published, and there are some."""
+    records = [record for record in map(results.find, runs) if record]
+    return bool(records) and all(record.published for record in records)
 
 
 def convert(runs: Iterable[Run], wanted: list[str]) -> None:
@@ -206,7 +219,7 @@ def _unweighed(p: Params) -> list[Callable[[], None]]:
     ]
     found = []
     for cell in _shapes(p):
-        known = results.find_footprint(_shape(cell)) or {}
+        known = costs.find_footprint(_shape(cell)) or {}
         if gone := [form for form in formats if f"{form}_fp32_bytes" not in known]:
             found.append(partial(_weigh, cell, gone))
     return found
@@ -216,8 +229,8 @@ def _weigh(cell: Cell, formats: list[str]) -> None:
     from lwnb import deploy
 
     shape = _shape(cell)
-    known = results.find_footprint(shape) or shape
-    results.save_footprint(shape, known | deploy.footprint(cell, home() / "build" / "deploy", formats))
+    known = costs.find_footprint(shape) or shape
+    costs.save_footprint(shape, known | deploy.footprint(cell, home() / "build" / "deploy", formats))
 
 
 def _shapes(p: Params) -> list[Cell]:
@@ -225,7 +238,7 @@ def _shapes(p: Params) -> list[Cell]:
 
 
 def _shape(cell: Cell) -> dict:
-    return {name: getattr(cell, name) for name in ("model", "num_classes", "image_size", "output_stride")}
+    return {name: getattr(cell, name) for name in costs.SHAPE}
 
 
 # --- Tables ---
@@ -243,7 +256,7 @@ def table() -> pd.DataFrame:
     over the median; memory is the median over processes, in MiB above the runtime's own; `busy` marks a machine that
     others used meanwhile. `repeat` above 0 is the same cell again: see `noise`.
     """
-    return pd.DataFrame([_row(record) for record in results.timings()], columns=list(COLUMNS))
+    return pd.DataFrame([_row(record) for record in costs.timings()], columns=list(COLUMNS))
 
 
 COLUMNS = (
@@ -325,22 +338,27 @@ def levelled(values: pd.Series, noise: float) -> pd.Series:
 
 
 def latencies(runs: list[Run]) -> pd.DataFrame:
-    """Key, `latency_ms` and, where measured, `latency_2_threads_ms` of each run's network by eager PyTorch on this machine.
+    """What one image takes by eager PyTorch on one device: this one, or for published runs the one with the most records.
 
-    Medians at batch 1. The first is measured by one process where this machine has no record yet; for finished runs alone.
+    Measured by one process where this machine has no record yet, for the networks of finished runs that were trained here.
+
+    Returns
+    -------
+    A row a run: `key`, `device`, `latency_ms` and, where measured, `latency_2_threads_ms`, medians; nan without a record
     """
-    shapes = {r.run.key: r.metrics["num_classes"] for r in map(results.find, runs) if r}
-    done = [run for run in runs if run.key in shapes]
-    ensure([eager(run, shapes[run.key]) for run in done], rounds=1)
-    rows = []
-    for run in done:
-        row = {"key": run.key}
-        for threads, column in ((1, "latency_ms"), (2, "latency_2_threads_ms")):
-            if found := results.find_timing(setting(eager(run, shapes[run.key], threads))):
-                row[column] = statistics.median(itertools.chain(*found["samples_ms"]))
-        rows.append(row)
-    columns = ["key", "latency_ms"] + ["latency_2_threads_ms"] * any("latency_2_threads_ms" in row for row in rows)
-    return pd.DataFrame({"key": [run.key for run in runs]}).merge(pd.DataFrame(rows, columns=columns), how="left")
+    records = [record for record in map(results.find, runs) if record]
+    ensure([eager(r.run, r.metrics["num_classes"]) for r in records if not r.published], rounds=1)
+    known = [{"key": r.run.key} | costs.shape(r.run, r.metrics["num_classes"]) for r in records]
+    frame = table()
+    frame = frame[(frame["runtime"] == PYTORCH) & (frame["batch_size"] == 1) & (frame["repeat"] == 0)]
+    frame = pd.DataFrame(known, columns=["key", *costs.SHAPE]).merge(frame, on=list(costs.SHAPE))
+    frame = frame[frame["device"] == here(frame)]
+    found = pd.DataFrame({"key": [run.key for run in runs]})
+    for threads, column in ((1, "latency_ms"), (2, "latency_2_threads_ms")):
+        some = frame[frame["threads"] == threads].drop_duplicates("key", keep="last")
+        if threads == 1 or len(some):
+            found[column] = found["key"].map(some.set_index("key")["latency_ms"])
+    return found.assign(device=found["key"].map(frame.drop_duplicates("key").set_index("key")["device"]))
 
 
 # --- Other machines ---
@@ -348,7 +366,7 @@ def latencies(runs: list[Run]) -> pd.DataFrame:
 
 def pack(file: Path) -> int:
     """Write this machine's records into one file for another machine; how many."""
-    here = [record for record in results.timings() if record["setting"]["machine"] == results.machine()]
+    here = [record for record in costs.timings() if record["setting"]["machine"] == results.machine()]
     results.write(file, json.dumps({"lwnb_device_records": 1, "records": here}).encode())
     return len(here)
 
@@ -365,12 +383,12 @@ def unpack(file: Path) -> tuple[int, set[str]]:
         content = json.loads(file.read_text(encoding="utf-8"))
         records = content["records"] if content["lwnb_device_records"] == 1 else []
         rows = [_row(record) for record in records]
-        names = [results.timing_name(record["setting"]) for record in records]
+        names = [costs.timing_name(record["setting"]) for record in records]
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise ParamsError(
             f"{file}: no file of device records ({type(error).__name__}: {error}); make one there with: "
             "lwnb measure --export FILE"
         ) from None
     for record, _ in zip(records, names, strict=True):
-        results.save_timing(record)
+        costs.save_timing(record)
     return len(records), {row["device"] for row in rows}

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import NamedTuple
 
-from lwnb import results
+from lwnb import costs, results
 from lwnb import workers as pool
-from lwnb.params import Params, Run, home
+from lwnb.params import Params, Run
 from lwnb.progress import Progress
 
 SPEED = {
@@ -66,7 +66,7 @@ def estimate(runs: list[Run]) -> list[float | None]:
     """
     own: dict[tuple, list[float]] = {}
     for record in results.every():
-        if record.folder.is_relative_to(home() / "runs"):  # trained here, not published elsewhere
+        if not record.published:
             pace = record.environment["train_seconds"] / _work(record.run, record.metrics["n_train"])
             for like in (_shape(record.run), (record.run.model,)):
                 own.setdefault(like, []).append(pace)
@@ -122,14 +122,14 @@ def ensure(runs: list[Run], workers: int | None = None, scheduler: str | None = 
     """
     known, todo = {run.key: run for run in runs}, missing(runs)
     sources = {run.parent for run in todo}
-    costs = dict(zip((run.key for run in todo), estimate(todo), strict=True))
+    expected = dict(zip((run.key for run in todo), estimate(todo), strict=True))
     jobs = [Job(run, known.get(run.parent), run.key in sources) for run in todo]
     if workers is None and scheduler is None:
         workers, scheduler = pool.default()
     workers = min(len(jobs), workers or _cores()) if jobs else 0
-    with Progress(costs) as progress:
+    with Progress(expected) as progress:
         if jobs and (scheduler or workers > 1):
-            jobs.sort(key=lambda job: (not job.weights, -(costs[job.run.key] or 0)))
+            jobs.sort(key=lambda job: (not job.weights, -(expected[job.run.key] or 0)))
             _spread(jobs, workers, scheduler, progress)
         else:
             for job in jobs:
@@ -215,4 +215,4 @@ def fingerprint(p: Params) -> list:
 
     states = [(run.key, results.status(run), (results.failure(run) or {}).get("reason")) for run in studies.runs(p)]
     converted = [record.conversions for record in map(results.find, studies.architectures(p)) if record]
-    return [states, converted, results.timing_names()]
+    return [states, converted, costs.timing_names()]

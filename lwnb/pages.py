@@ -76,14 +76,20 @@ def execute(
     Parameters
     ----------
     notebooks : `00_…` is the front page and `9x_…` are closing ones: each is executed once, with the parameter `pages`,
-        which maps their names to their values. The others are studies, executed for each page with its values.
+        which maps their names to their values. The others are studies, executed with its values for each page that takes
+        part in them (parameter `notebooks`).
     out : the executed notebooks go to `out/executed`.
     fingerprints : a hash of the run records that a notebook reads for a page (None: for all pages).
     workers : notebooks executed side by side, each in processes of its own.
     progress : called with one line for each notebook that is done.
     """
     _check(pages)
-    studies = [(notebook, page) for notebook in notebooks if is_study(notebook) for page in pages]
+    studies = [
+        (notebook, page)
+        for notebook in filter(is_study, notebooks)
+        for page in pages
+        if notebook.stem in page.values.get("notebooks", [notebook.stem])
+    ]
     singles = [(notebook, None) for notebook in notebooks if not is_study(notebook)]
     every = {page.name: page.values for page in pages}
 

@@ -175,11 +175,17 @@ class Run(BaseModel):
         return self.weights if re.fullmatch(KEY, self.weights) else None
 
 
+STUDIES = ("01_architectures", "02_transfer", "03_augmentation", "04_hyperparameters", "05_deployment")
+"""The studies by the name of their notebook."""
+
+
 class Params(BaseModel):
     """The parameters of a page: the union over the studies. Defaults are digits at budget `quick`."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
+    # page
+    notebooks: Annotated[list[Literal[STUDIES]], Field(min_length=1)] = list(STUDIES)
     # data
     title: str = "Digits"
     dataset: Dataset = "digits"
@@ -227,10 +233,12 @@ class Params(BaseModel):
     policies: Annotated[list[Policy], Field(min_length=1)] = [
         "none", "crop", "trivialaugment", "random-erasing", "mixup", "cutmix",
     ]  # fmt: skip
+    augment_seeds: Count = 0
     # hyperparameters
     hyper_model: Model = "mobilenet_v3_small"
     design: Literal["grid", "sobol"] = "sobol"
     trials: Positive = 4
+    hyper_seeds: Count = 0
     hyper_optimizers: Annotated[list[Optimizer], Field(min_length=1)] = ["sgd", "adamw"]
     sgd_lrs: Annotated[list[Rate], Field(min_length=1)] = [0.01, 0.2]
     adamw_lrs: Annotated[list[Rate], Field(min_length=1)] = [5.0e-4, 1.0e-2]

@@ -1,6 +1,5 @@
 """Save and load one run, provenance, the tidy table of all runs."""
 
-import hashlib
 import io
 import json
 import os
@@ -20,7 +19,7 @@ import psutil
 from filelock import FileLock
 
 from lwnb import __version__
-from lwnb.params import CHECKOUT, Run, home
+from lwnb.params import CHECKOUT, ParamsError, Run, home
 
 PUBLISHED = ("run.json", "metrics.json", "history.csv", "predictions.npz", "environment.json")
 """The files of a record that `publish` copies: small, and no weights."""
@@ -79,6 +78,11 @@ class Record:
         """What its exported and INT8 networks do on the same test images, see `lwnb.deploy.convert`; often nothing."""
         file = self.folder / CONVERSIONS
         return _json(file)["rows"] if file.exists() else []
+
+    @property
+    def published(self) -> bool:
+        """Whether it lies under `results/`: trained by whoever published it, not here."""
+        return self.folder.is_relative_to(home() / "results")
 
     @property
     def weights(self) -> Path | None:
@@ -319,7 +323,12 @@ def publish(records: list[Record], weights: bool = False) -> list[Path]:
 
     Parameters
     ----------
-    weights : with their weights in half precision; else without
+    weights : with their weights in half precision, also beside a record that is there without
+
+    Raises
+    ------
+    ParamsError
+        Weights are wanted of a run that has none on this machine.
     """
     copied = []
     _make(home() / "runs")
@@ -331,10 +340,12 @@ def publish(records: list[Record], weights: bool = False) -> list[Path]:
                 shutil.rmtree(aside, ignore_errors=True)
                 for name in PUBLISHED:
                     write(aside / name, (record.folder / name).read_bytes())
-                if weights:
-                    write(aside / WEIGHTS, _half(record.weights))
                 copied.append(_place(aside, target))
-            if record.conversions and record.folder != target:
+            if weights and not (target / WEIGHTS).exists():
+                if not record.weights:
+                    raise ParamsError(f"run {record.run.key}: its weights are not on this machine; train it here first")
+                write(target / WEIGHTS, _half(record.weights))
+            if record.conversions and not record.published:
                 write(target / CONVERSIONS, (record.folder / CONVERSIONS).read_bytes())
     return copied
 
@@ -344,14 +355,6 @@ def _half(file: Path) -> bytes:
     from safetensors.numpy import load_file, save
 
     return save({name: t.astype("float16") if t.dtype == "float32" else t for name, t in load_file(file).items()})
-
-
-def publish_devices() -> int:
-    """Copy the device records and footprints of `runs/` to `results/`; how many."""
-    files = [file for kind in ("devices", "footprints") for file in (home() / "runs" / kind).glob("*.json")]
-    for file in files:
-        write(home() / "results" / file.parent.name / file.name, file.read_bytes())
-    return len(files)
 
 
 def machine() -> dict:
@@ -372,60 +375,6 @@ def save_conversions(record: Record, rows: list[dict]) -> None:
     """Keep the rows of `lwnb.deploy.convert` with a record."""
     write(record.folder / CONVERSIONS, _dump({"rows": rows}))
     record.__dict__.pop("conversions", None)
-
-
-def timing_name(setting: dict) -> str:
-    """The name of a device record: readable parts, then a hash of the whole setting (see `lwnb.devices.setting`)."""
-    digest = hashlib.sha256(json.dumps(setting, sort_keys=True).encode()).hexdigest()[:12]
-    parts = f"{setting['image_size']}px-{setting['runtime']}-{setting['precision']}-{setting['threads']}t"
-    return f"{setting['model']}-{parts}-{digest}"
-
-
-def save_timing(record: dict) -> None:
-    """Keep a device record, `{"setting": …, "samples_ms": …, …}`, under `runs/devices/`; see `lwnb.devices`."""
-    file = home() / "runs" / "devices" / f"{timing_name(record['setting'])}.json"
-    write(file, json.dumps(record, sort_keys=True).encode())
-
-
-def find_timing(setting: dict) -> dict | None:
-    """The device record that belongs to this setting, from `runs/` or else `results/`."""
-    return _first(f"devices/{timing_name(setting)}.json")
-
-
-def timings() -> list[dict]:
-    """All device records, of this machine and of others, each once."""
-    return [_json(file) for file in _files("devices").values()]
-
-
-def timing_names() -> list[str]:
-    """The names of all device records and footprints."""
-    return [*_files("devices"), *_files("footprints")]
-
-
-def save_footprint(shape: dict, found: dict) -> None:
-    """Keep what `lwnb.deploy.footprint` found for a network's shape; it holds on every machine."""
-    write(home() / "runs" / "footprints" / _footprint_name(shape), _dump(found))
-
-
-def find_footprint(shape: dict) -> dict | None:
-    """The bytes that are known of a network's shape, from `runs/` or else `results/`."""
-    return _first(f"footprints/{_footprint_name(shape)}")
-
-
-def _footprint_name(shape: dict) -> str:
-    return "{model}-{image_size}px-s{output_stride}-c{num_classes}.json".format(**shape)
-
-
-def _first(name: str) -> dict | None:
-    files = [home() / root / name for root in ("runs", "results")]
-    return next((_json(file) for file in files if file.exists()), None)
-
-
-def _files(kind: str) -> dict[str, Path]:
-    found = {}
-    for root in ("results", "runs"):
-        found |= {file.stem: file for file in sorted((home() / root / kind).glob("*.json"))}
-    return found
 
 
 def origins(runs: list[Run]):

@@ -4,9 +4,10 @@ import hashlib
 import itertools
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from lwnb import params
 from lwnb.params import DATASETS, KEY, Params, ParamsError, Run, Source, file_of, nearest, read
 from lwnb.tuning import chosen
 
@@ -29,9 +30,9 @@ def source(p: Params) -> Source:
     return Source(**{name: getattr(p, name) for name in Source.model_fields})
 
 
-def seeds(p: Params) -> range:
-    """The seeds of a study."""
-    return range(p.first_seed, p.first_seed + p.seeds)
+def seeds(p: Params, count: int = 0) -> range:
+    """The seeds of a study that wants so many; 0: as many as the page has."""
+    return range(p.first_seed, p.first_seed + (count or p.seeds))
 
 
 def architectures(p: Params) -> list[Run]:
@@ -128,13 +129,13 @@ def _weights_file(path: Path) -> dict:
 def augmentation(p: Params) -> list[Run]:
     """One network under every policy, each seed."""
     fixed = {"model": p.augment_model, "lr": tuned(p, p.augment_model)}
-    return [base(p, seed, augment=policy, **fixed) for policy in p.policies for seed in seeds(p)]
+    return [base(p, seed, augment=policy, **fixed) for policy in p.policies for seed in seeds(p, p.augment_seeds)]
 
 
 def hyperparameters(p: Params) -> list[Run]:
     """One network over optimiser, learning rate, batch size, schedule and weight decay."""
     points = _grid(p) if p.design == "grid" else _sobol(p)
-    return [base(p, seed, model=p.hyper_model, **point) for point in points for seed in seeds(p)]
+    return [base(p, seed, model=p.hyper_model, **point) for point in points for seed in seeds(p, p.hyper_seeds)]
 
 
 def _rates(p: Params, optimizer: str) -> list[float]:
@@ -181,19 +182,13 @@ def deployment(p: Params) -> list[Run]:
     return [run for run in architectures(p) if run.seed == p.first_seed]
 
 
-STUDIES = {
-    "01_architectures": architectures,
-    "02_transfer": transfer,
-    "03_augmentation": augmentation,
-    "04_hyperparameters": hyperparameters,
-    "05_deployment": deployment,
-}
-"""The studies by the name of their notebook."""
+STUDIES = dict(zip(params.STUDIES, (architectures, transfer, augmentation, hyperparameters, deployment), strict=True))
+"""What a study trains, by the name of its notebook."""
 
 
-def runs(p: Params, studies=tuple(STUDIES)) -> list[Run]:
-    """The distinct runs of these studies."""
-    return distinct(run for name in studies for run in STUDIES[name](p))
+def runs(p: Params, only: Sequence[str] = params.STUDIES) -> list[Run]:
+    """The distinct runs of a page's studies, or of those among them that are named."""
+    return distinct(run for name in p.notebooks if name in only for run in STUDIES[name](p))
 
 
 def distinct(runs: Iterable[Run]) -> list[Run]:

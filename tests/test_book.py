@@ -91,6 +91,15 @@ def test_a_notebook_is_executed_again_only_when_what_it_depends_on_changed(tmp_p
     assert "'y'" in outputs(tmp_path / "executed" / "01_study" / "page.ipynb")
 
 
+def test_a_page_is_executed_by_the_notebooks_that_it_names(tmp_path):
+    paths = [stubs.notebook(tmp_path / f"0{i}_study.ipynb", "Study", "1") for i in (1, 2)]
+    pages = [Page("all", "All", {}), Page("one", "One", {"notebooks": ["02_study"]})]
+    done = execute(paths, pages, tmp_path, lambda *_: "", progress=lambda _: None)
+    assert [(one.notebook.stem, one.page.name) for one in done] == [
+        ("01_study", "all"), ("02_study", "all"), ("02_study", "one"),
+    ]  # fmt: skip
+
+
 def test_a_failed_notebook_is_tried_again(tmp_path):
     source = stubs.notebook(tmp_path / "01_study.ipynb", "Study", f"open({str(tmp_path / 'there')!r}).read()")
     errors = []

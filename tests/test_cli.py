@@ -103,3 +103,12 @@ def test_a_page_may_have_a_budget_of_its_own():
     assert [(name, page["budget"]) for name, page in found.items()] == [("digits", "quick"), ("cifar10", "cpu")]
     with pytest.raises(ParamsError, match="budget-cpuu"):
         cli._read(["cifar10:cpuu"], "quick", None)
+    with pytest.raises(ParamsError, match="names its own budget"):
+        cli._read(["pretrain-cifar100:cpu"], "quick", None)
+
+
+def test_a_page_may_take_part_in_some_studies_only():
+    found = cli._pinned(cli._read(["cifar10-all"], "quick", None))
+    assert {run.model for run in cli._runs(found, None)} == {"mobilenet_v3_small", "squeezenet1_1"}
+    with pytest.raises(ParamsError, match="cifar10-all: no part in 02_transfer"):
+        cli._runs(found, ["02_transfer"])

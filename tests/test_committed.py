@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from lwnb import results
+from lwnb import costs, results
 from lwnb.params import CHECKOUT, RECIPE, Run
 
 RESULTS = CHECKOUT / "results"
@@ -29,7 +29,7 @@ def test_a_committed_record_is_whole_and_of_this_recipe(folder):
 @pytest.mark.parametrize("file", sorted(RESULTS.glob("devices/*.json")), ids=lambda file: file.stem)
 def test_a_committed_device_record_has_its_own_name_and_all_its_samples(file):
     record = json.loads(file.read_text())
-    assert results.timing_name(record["setting"]) == file.stem
+    assert costs.timing_name(record["setting"]) == file.stem
     assert len(record["samples_ms"]) == len(record["processes"]) and min(map(len, record["samples_ms"])) >= 10
 
 

@@ -1,6 +1,7 @@
 """The protocol of device records, their table, other machines' records, and what fits a device."""
 
 import json
+import shutil
 import socket
 
 import numpy as np
@@ -10,7 +11,7 @@ from test_params import RUN
 from test_results import save
 from typer.testing import CliRunner
 
-from lwnb import choice, cli, devices, results, runtimes
+from lwnb import choice, cli, costs, devices, results, runtimes
 from lwnb.params import ParamsError, Run, check
 
 CELL = devices.Cell("squeezenet1_1", 10, 32, 32)
@@ -51,8 +52,8 @@ def test_slow_first_calls_are_warm_up(monkeypatch):
 
 
 def test_the_table_has_the_median_over_all_processes_and_marks_a_busy_machine(house):
-    results.save_timing(record())
-    results.save_timing(record(CELL._replace(threads=2), load=0.3))
+    costs.save_timing(record())
+    costs.save_timing(record(CELL._replace(threads=2), load=0.3))
     one, two = devices.table().sort_values("threads").to_dict("records")
     assert (one["latency_ms"], one["calls"], one["processes"], one["busy"]) == (2.0, 6, 2, False)
     assert one["images_per_s"] == 500 and two["busy"] and one["peak_mib"] == 8
@@ -75,20 +76,33 @@ def test_what_is_there_is_not_measured_again_unless_by_too_few_processes(house, 
 def test_latencies_are_those_of_finished_runs(house):
     run = Run(**RUN)
     save(run, num_classes=10)
-    results.save_timing(record(devices.eager(run, 10)))
+    costs.save_timing(record(devices.eager(run, 10)))
     found = devices.latencies([run, Run(**RUN | {"seed": 9})])
     assert found["latency_ms"].tolist()[0] == 2.0 and np.isnan(found["latency_ms"][1])
+    assert found["device"][0] == devices.name(results.machine())
+
+
+def test_for_published_runs_nothing_is_measured_and_the_device_with_records_is_named(house, monkeypatch):
+    run, board = Run(**RUN), {"cpu": "Raspberry Pi 5", "cores": 4}
+    results.publish([save(run, num_classes=10)])
+    shutil.rmtree(results.folder(run))
+    costs.save_timing(record(devices.eager(run, 10), machine=board))
+    monkeypatch.setattr(devices, "_process", lambda order: pytest.fail("measured"))
+    monkeypatch.setattr(devices, "_side_by_side", lambda *stages: pytest.fail("exported"))
+    devices.prepare(check({}), [run])
+    (row,) = devices.latencies([run]).to_dict("records")
+    assert row == {"key": run.key, "latency_ms": 2.0, "device": "Raspberry Pi 5, 4 cores"}
 
 
 def test_the_noise_is_the_spread_of_the_same_cell_and_what_lies_within_it_is_equal(house):
     for repeat, value in enumerate((1.0, 1.02, 1.05, 1.0, 1.1)):
-        results.save_timing(record(CELL._replace(repeat=repeat), [[value]]))
+        costs.save_timing(record(CELL._replace(repeat=repeat), [[value]]))
     assert devices.noise(devices.table())["noise"].tolist() == pytest.approx([0.1 / 1.02])
     assert devices.levelled(pd.Series({"a": 1.0, "b": 1.05, "c": 1.2}), 0.1).tolist() == [1.0, 1.0, 1.2]
 
 
 def test_records_of_another_machine_stand_beside_ones_own(house, tmp_path):
-    results.save_timing(record())
+    costs.save_timing(record())
     board = {"cpu": "Raspberry Pi 5", "cores": 4}
     file = tmp_path / "board.json"
     file.write_text(json.dumps({"lwnb_device_records": 1, "records": [record(machine=board)]}))
@@ -140,8 +154,8 @@ def two(house):
         }
         results.save_conversions(kept, [row | {"predictions": guesses.tolist()}])
         cell = devices.Cell(model, 10, run.image_size, run.output_stride, "onnxruntime", "int8")
-        results.save_timing(record(cell, [[latency]]))
-        results.save_footprint(
+        costs.save_timing(record(cell, [[latency]]))
+        costs.save_footprint(
             {"model": model, "num_classes": 10, "image_size": run.image_size, "output_stride": run.output_stride},
             {"planned_bytes": 2**20},
         )

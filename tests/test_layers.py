@@ -18,7 +18,7 @@ from lwnb.params import CHECKOUT
 LEVELS = (  # from the ground up: a module imports from lower lines only
     {"params", "clock"},
     {"results"},
-    {"tuning", "stats", "trace"},
+    {"tuning", "stats", "trace", "costs"},
     {"studies"},
     {"figures"},
     {"compare"},

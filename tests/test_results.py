@@ -2,10 +2,11 @@ import json
 
 import numpy as np
 import pytest
+import safetensors.numpy
 from test_params import RUN
 
-from lwnb import devices, results
-from lwnb.params import Run
+from lwnb import costs, devices, results
+from lwnb.params import ParamsError, Run
 
 ENVIRONMENT = {
     "train_seconds": 2.0, "epoch_seconds": 1.0, "all_epoch_seconds": [1.0, 1.0], "images_per_second": 50.0,
@@ -104,6 +105,20 @@ def test_publish_copies_records_without_weights_and_they_are_found_without_the_o
     assert len(results.every()) == 1
 
 
+def test_weights_can_be_published_later_and_only_where_they_are(house):
+    weights = safetensors.numpy.save({"w": np.ones(3, np.float32)})
+    record = results.save(Run(**RUN), METRICS, HISTORY, ARRAYS, ENVIRONMENT, weights)
+    kept = results.folder(record.run, "results") / results.WEIGHTS
+    results.publish([record])
+    assert not kept.exists()
+    results.publish([record], weights=True)
+    assert safetensors.numpy.load_file(kept)["w"].dtype == np.float16
+    kept.unlink()
+    record.weights.unlink()
+    with pytest.raises(ParamsError, match=f"{record.run.key}: its weights are not on this machine"):
+        results.publish([record], weights=True)
+
+
 def test_a_run_in_both_places_is_one_row(house):
     results.publish([save()])
     assert len(results.every()) == 1 and results.every()[0].folder.is_relative_to(house / "runs")
@@ -111,10 +126,10 @@ def test_a_run_in_both_places_is_one_row(house):
 
 def test_a_timing_belongs_to_its_whole_setting(house):
     setting = devices.setting(devices.Cell("resnet18", 10, 32, 32))
-    results.save_timing({"setting": setting, "samples_ms": [[1.0]]})
-    assert results.find_timing(setting)["samples_ms"] == [[1.0]]
+    costs.save_timing({"setting": setting, "samples_ms": [[1.0]]})
+    assert costs.find_timing(setting)["samples_ms"] == [[1.0]]
     for change in ({"threads": 2}, {"machine": {"cpu": "another"}}, {"precision": "int8"}, {"runtime_version": "0"}):
-        assert results.find_timing(setting | change) is None
+        assert costs.find_timing(setting | change) is None
 
 
 def test_a_cached_record_loads_in_under_ten_milliseconds(house):

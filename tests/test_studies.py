@@ -88,6 +88,12 @@ def test_augmentation_is_every_policy():
     assert [(r.augment, r.seed) for r in runs] == [("none", 0), ("none", 1), ("mixup", 0), ("mixup", 1)]
 
 
+def test_a_study_can_have_fewer_seeds_than_the_page():
+    p = page(policies=["none"], trials=2, seeds=3, augment_seeds=1, hyper_seeds=2)
+    studied = [studies.architectures(p), studies.augmentation(p), studies.hyperparameters(p)]
+    assert [{run.seed for run in runs} for runs in studied] == [{0, 1, 2}, {0}, {0, 1}]
+
+
 def test_a_grid_is_the_product_of_its_axes_with_each_optimiser_s_own_rates():
     p = page(design="grid", sgd_lrs=[0.1], adamw_lrs=[0.001, 0.01], hyper_batch_sizes=[32, 64])
     p = p.model_copy(update={"hyper_schedules": ["step"], "hyper_weight_decays": [0.0]})

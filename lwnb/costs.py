@@ -1,0 +1,79 @@
+"""Save and load what a network costs: device records and footprints, in `runs/` and `results/`."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from lwnb import results
+from lwnb.params import Run, home
+
+SHAPE = ("model", "num_classes", "image_size", "output_stride")
+"""What a cost belongs to, wherever it is measured."""
+
+
+def shape(run: Run, num_classes: int) -> dict:
+    """`SHAPE` of a run's network."""
+    return {"model": run.model, "num_classes": num_classes} | {name: getattr(run, name) for name in SHAPE[2:]}
+
+
+def timing_name(setting: dict) -> str:
+    """The name of a device record: readable parts, then a hash of the whole setting (see `lwnb.devices.setting`)."""
+    digest = hashlib.sha256(json.dumps(setting, sort_keys=True).encode()).hexdigest()[:12]
+    parts = f"{setting['image_size']}px-{setting['runtime']}-{setting['precision']}-{setting['threads']}t"
+    return f"{setting['model']}-{parts}-{digest}"
+
+
+def save_timing(record: dict) -> None:
+    """Keep a device record, `{"setting": …, "samples_ms": …, …}`, under `runs/devices/`; see `lwnb.devices`."""
+    file = home() / "runs" / "devices" / f"{timing_name(record['setting'])}.json"
+    results.write(file, json.dumps(record, sort_keys=True).encode())
+
+
+def find_timing(setting: dict) -> dict | None:
+    """The device record that belongs to this setting, from `runs/` or else `results/`."""
+    return _first(f"devices/{timing_name(setting)}.json")
+
+
+def timings() -> list[dict]:
+    """All device records, of this machine and of others, each once."""
+    return [json.loads(file.read_text(encoding="utf-8")) for file in _files("devices").values()]
+
+
+def timing_names() -> list[str]:
+    """The names of all device records and footprints."""
+    return [*_files("devices"), *_files("footprints")]
+
+
+def save_footprint(shape: dict, found: dict) -> None:
+    """Keep what `lwnb.deploy.footprint` found for a network's shape; it holds on every machine."""
+    file = home() / "runs" / "footprints" / _footprint_name(shape)
+    results.write(file, (json.dumps(found, indent=1, sort_keys=True) + "\n").encode())
+
+
+def find_footprint(shape: dict) -> dict | None:
+    """The bytes that are known of a network's shape, from `runs/` or else `results/`."""
+    return _first(f"footprints/{_footprint_name(shape)}")
+
+
+def _footprint_name(shape: dict) -> str:
+    return "{model}-{image_size}px-s{output_stride}-c{num_classes}.json".format(**shape)
+
+
+def _first(name: str) -> dict | None:
+    files = [home() / root / name for root in ("runs", "results")]
+    return next((json.loads(file.read_text(encoding="utf-8")) for file in files if file.exists()), None)
+
+
+def _files(kind: str) -> dict[str, Path]:
+    found = {}
+    for root in ("results", "runs"):
+        found |= {file.stem: file for file in sorted((home() / root / kind).glob("*.json"))}
+    return found
+
+
+def publish() -> int:
+    """Copy the device records and footprints of `runs/` to `results/`; how many."""
+    files = [file for kind in ("devices", "footprints") for file in (home() / "runs" / kind).glob("*.json")]
+    for file in files:
+        results.write(home() / "results" / file.parent.name / file.name, file.read_bytes())
+    return len(files)
