@@ -13,7 +13,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from lwnb import trace
-from lwnb.pages import Executed, Fingerprints, Page, digest, execute, failed_cell, is_study
+from lwnb.pages import WORKERS, Executed, Fingerprints, Page, digest, execute, failed_cell, is_study
 from lwnb.params import CHECKOUT, home
 
 PROSE = ("introduction", "methods", "data", "machines")
@@ -31,7 +31,7 @@ def report(
     fingerprints: Fingerprints,
     out: Path | None = None,
     notebooks: Sequence[Path] | None = None,
-    workers: int = 2,
+    workers: int = WORKERS,
     progress: Callable[[str], None] = print,
 ) -> tuple[Path, list[Executed]]:
     """Execute the notebooks, assemble the book and build its HTML.

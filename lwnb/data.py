@@ -122,14 +122,14 @@ NEAR = 0.9
 own training images, where Barz and Denzler (2020) found 3.3 % of all: it errs towards marking too many."""
 
 
-def near(a: Split, b: Split) -> np.ndarray:
-    """Which images of `a` have a near-duplicate in `b`, as a mask (N,): mirrored, brightened or rescaled ones too.
+def near(images: Tensor, among: Tensor) -> np.ndarray:
+    """Which images (N, 3, H, W) have a near-duplicate among others, as a mask (N,): mirrored, brightened, rescaled ones too.
 
     By the correlation of their pixels at 16 x 16, all channels together.
     """
-    ours, highest = _outlines(a.images), torch.zeros(len(a.labels))
-    for images in b.images.split(10_000):
-        theirs = _outlines(images)
+    ours, highest = _outlines(images), torch.zeros(len(images))
+    for some in among.split(10_000):
+        theirs = _outlines(some)
         for side in (ours, ours.flip(-1)):
             highest = torch.maximum(highest, (side.flatten(1) @ theirs.flatten(1).T).amax(1))
     return (highest > NEAR).numpy()

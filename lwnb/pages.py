@@ -21,6 +21,9 @@ from lwnb.params import CHECKOUT, ParamsError
 
 Fingerprints = Callable[[Path, "Page | None"], str]
 
+WORKERS = min(8, (os.cpu_count() or 1) + 1)
+"""Notebooks executed side by side: one more than there are cores, since each also waits for its kernel."""
+
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 
 
@@ -65,7 +68,7 @@ def execute(
     pages: Sequence[Page],
     out: Path,
     fingerprints: Fingerprints,
-    workers: int = 2,
+    workers: int = WORKERS,
     progress: Callable[[str], None] = print,
 ) -> list[Executed]:
     """Run papermill for each study and page, then for the front and the closing notebooks; the others go on if one fails.

@@ -326,7 +326,8 @@ def _leaks(run: Run, parent: Run | None, task: data.Task) -> tuple[str, np.ndarr
                 f"weights: run {run.weights} was trained on {shared} images of the {name} split of {run.dataset}; "
                 "choose another source"
             )
-    near, val = data.near(task.test, seen), data.near(task.val, seen)
+    near = data.near(torch.cat([task.test.images, task.val.images]), seen.images)
+    near, val = near[: len(task.test.labels)], near[len(task.test.labels) :]
     found = (
         f"{val.sum()} of {len(val)} validation and {near.sum()} of {len(near)} test images have a near-duplicate there"
     )

@@ -126,10 +126,9 @@ def test_near_duplicates_are_found_mirrored_brighter_and_noisy_and_others_are_no
     changed = torch.cat([smooth[:3].flip(-1), 0.6 * smooth[3:6] + 0.3, (smooth[6:9] + noise).clamp(0, 1)])
     wide = F.interpolate(torch.cat([changed, smooth[9:12]]), 64)
 
-    def split(images):
-        count = len(images)
-        return data.Split((255 * images).to(torch.uint8), torch.zeros(count), torch.zeros(count, 32))
+    def stored(images):
+        return (255 * images).to(torch.uint8)
 
-    assert data.near(split(torch.cat([wide, other])), split(smooth)).tolist() == [True] * 12 + [False] * 10
-    plain = split(torch.ones(2, 3, 32, 32))
+    assert data.near(stored(torch.cat([wide, other])), stored(smooth)).tolist() == [True] * 12 + [False] * 10
+    plain = stored(torch.ones(2, 3, 32, 32))
     assert not data.near(plain, plain).any()  # a plain image is like no other
