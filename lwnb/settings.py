@@ -67,16 +67,19 @@ def settled(folder: Path) -> Iterator[Setting]:
 
 
 def allocate(keep: bool) -> None:
-    """Let freed memory stay in the process where the C library is glibc, or go back as usual; leave new memory as it is.
+    """Let freed memory stay in the process from now on where the C library is glibc; leave new memory as it is.
+
+    Without `keep` the C library stays as it is: setting its own first values again would end its adapting to what is asked
+    of it, which costs MobileNetV3-Small half of its speed.
 
     Networks allocate and free the same large blocks at every step: giving them back costs page faults, and filling new
     ones is a check of PyTorch's deterministic mode that changes no result of ours.
     """
     torch.utils.deterministic.fill_uninitialized_memory = False
-    if platform.libc_ver()[0] == "glibc":
-        libc, usual = ctypes.CDLL(None), 128 * 1024
-        libc.mallopt(-3, 2**30 - 1 if keep else usual)  # M_MMAP_THRESHOLD
-        libc.mallopt(-1, 2**31 - 1 if keep else usual)  # M_TRIM_THRESHOLD
+    if keep and platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(-3, 2**30 - 1)  # M_MMAP_THRESHOLD
+        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
 
 
 def release() -> None:
