@@ -31,6 +31,9 @@ from lwnb.results import Record
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 warnings.filterwarnings("ignore", module="lightning")
 
+FITTED_ON = 1000
+"""Training images on which the trained network's top-1 and loss are taken, or as many as there are for validation."""
+
 LEARNED = 0.98
 """A run has learned when its last epoch's training loss is below this share of a constant guess's."""
 
@@ -263,8 +266,8 @@ def _trainer(run: Run, recipe: _Recipe) -> lightning.Trainer:
 
 
 def _measure(run: Run, net: nn.Module, task: data.Task, recipe: _Recipe) -> tuple[dict, dict]:
-    """The metrics, and the arrays of the predictions; the test split is read here, once."""
-    splits = {"train": task.train, "val": task.val, "test": task.test}
+    """The metrics, and the arrays of the predictions; the test split is read here, once, of the training split a part."""
+    splits = {"train": _part(task.train, max(FITTED_ON, len(task.val.labels))), "val": task.val, "test": task.test}
     logits = {
         name: evaluation.evaluate(net, split.images, run.image_size, run.precision).cpu()
         for name, split in splits.items()
@@ -280,9 +283,16 @@ def _measure(run: Run, net: nn.Module, task: data.Task, recipe: _Recipe) -> tupl
     for name, split in splits.items():
         found, prefix = evaluation.rates(logits[name], split.labels), "" if name == "test" else f"{name}_"
         kept = found if name == "test" else {key: found[key] for key in ("top1", "loss")}
-        metrics |= {prefix + key: value for key, value in kept.items()} | {f"n_{name}": len(split.labels)}
+        metrics |= {prefix + key: value for key, value in kept.items()}
+        metrics[f"n_{name}"] = len(getattr(task, name).labels)
     predictions = evaluation.predictions(logits["test"], task.test.labels)
     return metrics | measure.cost(run.model, classes, run.image_size, run.output_stride), predictions
+
+
+def _part(split: data.Split, count: int) -> data.Split:
+    """So many images of a split at most, of every class in its share: every k-th, for they are sorted by class, then hash."""
+    size = len(split.labels)
+    return split.take(np.arange(min(count, size)) * size // min(count, size))
 
 
 def _state(run: Run) -> dict[str, Tensor]:

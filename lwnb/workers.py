@@ -36,8 +36,9 @@ def connect(count: int, scheduler: str | None = None):
     from distributed import Client, LocalCluster
 
     quiet = {
-        "distributed.admin.large-graph-warning-threshold": "1GB"
-    }  # a task may carry the weights that it starts from
+        "distributed.admin.large-graph-warning-threshold": "1GB",  # a task may carry the weights that it starts from
+        "distributed.worker.profile.enabled": False,  # it looks at what a worker does a hundred times a second
+    }
     with dask.config.set(quiet):
         if scheduler:
             try:

@@ -70,6 +70,13 @@ def test_a_record_holds_what_a_reader_needs(done):
     assert len(done.environment["all_epoch_seconds"]) == 3 and done.environment["threads"] == torch.get_num_threads()
 
 
+def test_the_part_of_the_training_split_that_is_looked_at_has_every_class_in_its_share():
+    labels = torch.arange(5).repeat_interleave(400)
+    split = data.Split(torch.zeros(2000, 3, 1, 1), labels, torch.arange(2000).view(-1, 1))
+    assert train._part(split, 1000).labels.bincount().tolist() == [200] * 5
+    assert len(train._part(split, 1000).ids.unique()) == 1000 and train._part(split, 5000) is split
+
+
 def test_calibration_error_worked_by_hand():
     scores = torch.tensor([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.2, 0.8]])
     truth = torch.tensor([0, 1, 0, 1])
