@@ -12,7 +12,12 @@ from lwnb.params import home
 
 def key(job: dict) -> str:
     """A job's identity: its fields as canonical JSON."""
-    return json.dumps(job, sort_keys=True)
+    return json.dumps(_placeless(job), sort_keys=True)
+
+
+def _placeless(job: dict) -> dict:
+    """A job without the folder of its images, which is another one on each machine."""
+    return job | {"source": job["source"] | {"data_root": None}} if "source" in job else job
 
 
 def read(file: Path) -> dict[str, dict]:
@@ -30,7 +35,7 @@ def read(file: Path) -> dict[str, dict]:
 def append(file: Path, job: dict, result: dict) -> None:
     """Add one result. It begins on a line of its own, whatever was torn before it."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    line = json.dumps({"job": job} | result) + "\n"
+    line = json.dumps({"job": _placeless(job)} | result) + "\n"
     with file.open("a+b") as stream:
         if stream.tell() and os.pread(stream.fileno(), 1, stream.tell() - 1) != b"\n":
             line = "\n" + line

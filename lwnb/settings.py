@@ -32,8 +32,9 @@ def fastest() -> Setting:
     """The fastest setting known, with the threads that this process has.
 
     Measured by `python -m benchmarks.engine` for the five networks at batches of 32 and 128 on two cores of an AMD EPYC
-    (`results/engine.jsonl`): no combination was faster by more than 3 %, but contiguous_format for ResNet18 in batches of 32
-    (6 to 13 %, medians of one to five repeats).
+    (`results/engine.jsonl`, one repeat of most cells, so that 20 % may be chance): nothing was clearly faster. contiguous_format was
+    ahead by 7 and 12 % for ResNet18 in batches of 32, the C library's own allocator by 23 and 12 % for MobileNetV3-Small and
+    EfficientNetV2-S in batches of 128 on two threads, which a second try for MobileNetV3-Small did not repeat.
     """
     accelerator = torch.accelerator.is_available()
     return Setting(

@@ -149,6 +149,12 @@ def test_equality_is_said_only_where_it_is_shown(ours, theirs, equal):
 
 
 @pytest.mark.slow
+def test_a_job_is_the_same_wherever_its_images_lie(tmp_path):
+    here, there = ({"part": "compare", "source": {"dataset": "cifar10", "data_root": root}} for root in ("a", None))
+    store.append(tmp_path / "results.jsonl", here, {"wall_s": 1.0})
+    assert store.read(tmp_path / "results.jsonl")[store.key(there)]["job"] == there
+
+
 def test_one_command_compares_and_a_second_one_trains_nothing(house, capfd):
     wanted = {"parts": "compare", "sides": "script,lwnb", "seeds": 1, "models": MODEL}
     for jobs in (3, 0):  # the machine itself is the third
