@@ -254,9 +254,11 @@ def table() -> pd.DataFrame:
 
     `latency_ms` is the median over all samples of all processes, with `p90_ms` and `p99_ms`; `images_per_s` the batch size
     over the median; memory is the median over processes, in MiB above the runtime's own; `busy` marks a machine that
-    others used meanwhile. `repeat` above 0 is the same cell again: see `noise`.
+    others used meanwhile. `repeat` above 0 is the same cell again: see `noise`. The newest come last, so that of two versions
+    of a runtime the last one counts where one row is taken.
     """
-    return pd.DataFrame([_row(record) for record in costs.timings()], columns=list(COLUMNS))
+    frame = pd.DataFrame([_row(record) for record in costs.timings()], columns=list(COLUMNS))
+    return frame.sort_values("started", kind="stable", ignore_index=True)
 
 
 COLUMNS = (

@@ -32,9 +32,9 @@ def fastest() -> Setting:
     """The fastest setting known, with the threads that this process has.
 
     Measured by `python -m benchmarks.engine` for the five networks at batches of 32 and 128 on two cores of an AMD EPYC
-    (`results/engine.jsonl`, one repeat of most cells, so that 20 % may be chance): nothing was clearly faster. contiguous_format was
-    ahead by 7 and 12 % for ResNet18 in batches of 32, the C library's own allocator by 23 and 12 % for MobileNetV3-Small and
-    EfficientNetV2-S in batches of 128 on two threads, which a second try for MobileNetV3-Small did not repeat.
+    (`results/engine.jsonl`, one repeat of most cells, so that 20 % may be chance): nothing was clearly faster.
+    contiguous_format was ahead by 7 and 12 % for ResNet18 in batches of 32, the C library's own allocator by 23 and 12 % for
+    MobileNetV3-Small and EfficientNetV2-S in batches of 128 on two threads; a second try for the former did not repeat it.
     """
     accelerator = torch.accelerator.is_available()
     return Setting(
@@ -70,11 +70,9 @@ def settled(folder: Path) -> Iterator[Setting]:
 def allocate(keep: bool) -> None:
     """Let freed memory stay in the process from now on where the C library is glibc; leave new memory as it is.
 
-    Without `keep` the C library stays as it is: setting its own first values again would end its adapting to what is asked
-    of it, which costs MobileNetV3-Small half of its speed.
-
     Networks allocate and free the same large blocks at every step: giving them back costs page faults, and filling new
-    ones is a check of PyTorch's deterministic mode that changes no result of ours.
+    ones is a check of PyTorch's deterministic mode that changes no result of ours. Without `keep` the C library stays as it
+    is: setting its own first values again would end its adapting to what is asked of it, and halved MobileNetV3-Small's speed.
     """
     torch.utils.deterministic.fill_uninitialized_memory = False
     if keep and platform.libc_ver()[0] == "glibc":
