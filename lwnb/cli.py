@@ -56,15 +56,13 @@ def main() -> None:
 
 
 def _read(pages: list[str] | None, budget: str, changes: list[str] | None) -> dict[str, dict]:
-    """Each page's name and its flat values: data-set file, then budget file unless the first names its own, then changes."""
+    """Each page's name and its flat values: see `lwnb.params.files_of`; then changes."""
     found = {}
     for text in pages or ["digits"]:
         name, _, own = text.partition(":") if not Path(text).suffix else (text, "", "")
-        files = [params.file_of(name), params.file_of(f"budget-{own or budget}")]
-        if "budget" in params.merge(files[:1]):
-            if own:
-                raise ParamsError(f"{text}: {files[0].name} names its own budget and takes no other; write {name}")
-            files = files[:1]
+        files = params.files_of(name, own or budget)
+        if own and files[-1] == params.file_of(name):
+            raise ParamsError(f"{text}: {files[-1].name} names its own budget and takes no other; write {name}")
         values = params.merge(files) | dict(_change(text) for text in changes or [])
         params.check(values)
         found[Path(name).stem] = values
@@ -100,6 +98,14 @@ def _pinned(values: dict[str, dict]) -> dict[str, Params]:
     from lwnb import grid
 
     return {name: grid.pin(params.check(page)) for name, page in values.items()}
+
+
+def _exported(pages: dict[str, Params]) -> dict[str, list[str]]:
+    """The runs by key that the pages on deployment show, and the runtimes that they are exported to."""
+    from lwnb import devices, studies
+
+    chosen = [p for p in pages.values() if "05_deployment" in p.notebooks]
+    return {run.key: devices.usable(p) for p in chosen for run in studies.deployment(p)}
 
 
 def _announce(runs: list) -> None:
@@ -144,9 +150,10 @@ def run(
     """Train what is missing for these pages, without notebooks or book. Exit status 1 if a run failed."""
     from lwnb import grid
 
-    runs = _runs(_pinned(_read(pages, budget, param)), study)
+    found = _pinned(_read(pages, budget, param))
+    runs = _runs(found, study)
     _announce(runs)
-    done = grid.ensure(runs, workers, scheduler)
+    done = grid.ensure(runs, workers, scheduler, _exported(found))
     _fail(done)
 
 
@@ -205,7 +212,7 @@ def report(
     found = _pinned(values)
     runs = _runs(found, None)
     _announce(runs)
-    done = grid.ensure(runs, workers, scheduler)
+    done = grid.ensure(runs, workers, scheduler, _exported(found))
     for p in found.values():
         if "05_deployment" in p.notebooks:
             devices.prepare(p, studies.deployment(p), _tell)

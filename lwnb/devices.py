@@ -1,5 +1,6 @@
 """What networks cost on devices: the cells to measure, the protocol, and the table of all device records."""
 
+import contextlib
 import itertools
 import json
 import multiprocessing
@@ -7,7 +8,7 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from importlib.metadata import version
@@ -114,8 +115,8 @@ def _take_turns(group: list[Cell], rounds: int, progress: Callable[[str], None])
     orders = [_order(cell) for cell in group]
     taken: list[list[dict]] = [[] for _ in group]
     for turn in range(rounds):
-        for order, parts in zip(orders, taken, strict=True):
-            parts.append(_process(order))
+        for part, parts in zip(_processes(orders), taken, strict=True):
+            parts.append(part)
         progress(f"round {turn + 1} of {rounds}: {len(group)} cells at {group[0].image_size} px measured")
     for cell, order, parts in zip(group, orders, taken, strict=True):
         samples = [part.pop("samples_ms") for part in parts]
@@ -134,19 +135,45 @@ def _order(cell: Cell) -> dict:
     return order | {"file": str(deploy.any_file(cell, home() / "build" / "deploy"))}
 
 
-def _process(order: dict) -> dict:
+def _processes(orders: list[dict]) -> Iterator[dict]:
+    """Measure each in a process of its own, one after the other.
+
+    As many as there are cores import their runtimes side by side, before the first of them is measured.
+    """
+    cores = os.cpu_count() or 1
+    for first in range(0, len(orders), cores):
+        some = orders[first : first + cores]
+        with contextlib.ExitStack() as stack:
+            started = [stack.enter_context(_started(order)) for order in some]
+            for process in started:
+                process.stdout.readline()
+            yield from [_measured(process, order) for process, order in zip(started, some, strict=True)]
+
+
+@contextlib.contextmanager
+def _started(order: dict) -> Iterator[subprocess.Popen]:
+    """A process that imports its runtime and then waits; it does not outlive the block."""
     command = [sys.executable, "-m", "lwnb.runtimes", json.dumps(order)]
     env = os.environ | {"OMP_NUM_THREADS": str(order["threads"])}
-    done = subprocess.run(command, cwd=CHECKOUT, env=env, capture_output=True, text=True, check=False)
-    if done.returncode:
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen(command, cwd=CHECKOUT, env=env, text=True, **pipes) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def _measured(process: subprocess.Popen, order: dict) -> dict:
+    said, error = process.communicate("\n")
+    if process.returncode:
         what = f"{order['model']} at {order['image_size']} px on {order['runtime']}, {order['precision']}"
-        raise RuntimeError(f"{what}: its process ended with status {done.returncode}:\n{done.stderr[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+        raise RuntimeError(f"{what}: its process ended with status {process.returncode}:\n{error[-2000:]}")
+    return json.loads(said.splitlines()[-1])
 
 
 def footprints(p: Params) -> list[dict]:
     """The bytes of each network's files and of its planned activations, exported where no record holds them yet."""
-    _side_by_side(_unweighed(p))
+    _side_by_side(_unweighed(_shapes(p), usable(p)))
     return [costs.find_footprint(shape) or shape for shape in map(_shape, _shapes(p))]
 
 
@@ -159,7 +186,7 @@ def prepare(p: Params, runs: Iterable[Run], progress: Callable[[str], None] = la
     runs = list(runs)
     if published(runs):
         return
-    _side_by_side(_unconverted(runs, usable(p)), _unweighed(p))
+    _side_by_side(_unconverted(runs, usable(p)), _unweighed(_shapes(p), usable(p)))
     ensure(cells(p), p.device_rounds, progress)
 
 
@@ -170,16 +197,19 @@ def published(runs: Iterable[Run]) -> bool:
 
 
 def convert(runs: Iterable[Run], wanted: list[str]) -> None:
-    """Test the exported and the INT8 networks of finished runs whose weights are here, and keep it with their records.
+    """Test the exported and the INT8 networks of finished runs whose weights are here, and keep it with their records; weigh
+    their files.
 
     Runs that have it already, and published ones without weights, stay as they are.
     """
-    _side_by_side(_unconverted(runs, wanted))
+    records = [record for record in map(results.find, runs) if record and record.weights]
+    shapes = [eager(record.run, record.metrics["num_classes"]) for record in records]
+    _side_by_side(_unconverted([record.run for record in records], wanted), _unweighed(shapes, wanted))
 
 
 def _side_by_side(*stages: list[Callable[[], None]]) -> None:
-    """Make these calls, a stage after the other, by a process a core with one thread each; a single one in this process."""
-    calls = sum(map(len, stages))
+    """Make these calls, a stage after the other, by a process a core with one thread each; in this process where none has two."""
+    calls = max(map(len, stages))
     if calls < 2:
         for call in itertools.chain(*stages):
             call()
@@ -213,12 +243,10 @@ def _convert(run: Run, todo: list[str]) -> None:
     results.save_conversions(record, [*record.conversions, *deploy.convert(record, todo, home() / "build" / "deploy")])
 
 
-def _unweighed(p: Params) -> list[Callable[[], None]]:
-    formats = [
-        form for form, runtime in (("onnx", "onnxruntime"), ("executorch", "executorch")) if runtime in usable(p)
-    ]
+def _unweighed(shapes: Iterable[Cell], wanted: list[str]) -> list[Callable[[], None]]:
+    formats = [form for form, runtime in (("onnx", "onnxruntime"), ("executorch", "executorch")) if runtime in wanted]
     found = []
-    for cell in _shapes(p):
+    for cell in shapes:
         known = costs.find_footprint(_shape(cell)) or {}
         if gone := [form for form in formats if f"{form}_fp32_bytes" not in known]:
             found.append(partial(_weigh, cell, gone))

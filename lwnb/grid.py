@@ -3,8 +3,10 @@
 import gc
 import os
 import statistics
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import NamedTuple
 
 from lwnb import costs, results
@@ -101,14 +103,21 @@ def plan(runs: list[Run]):
 
 
 class Job(NamedTuple):
-    """A run to train, the run that it starts from, and whether its weights are wanted as well as its record."""
+    """A run to train, the run that it starts from, whether its weights are wanted as well as its record, and the runtimes
+    that its network is exported to as it ends."""
 
     run: Run
     parent: Run | None
     weights: bool
+    runtimes: Sequence[str] = ()
 
 
-def ensure(runs: list[Run], workers: int | None = None, scheduler: str | None = None):
+def ensure(
+    runs: list[Run],
+    workers: int | None = None,
+    scheduler: str | None = None,
+    exported: Mapping[str, Sequence[str]] = MappingProxyType({}),
+):
     """Train what is missing, sources first, then the longest, and return the table of all these runs.
 
     A run that fails is kept as a row with its reason; the others go on. Asked again, it is tried again.
@@ -119,11 +128,12 @@ def ensure(runs: list[Run], workers: int | None = None, scheduler: str | None = 
         one a core, or one in all where there is an accelerator. A single run trains in this process.
     scheduler : the address of a dask scheduler whose workers train instead; by default what `LWNB_SCHEDULER` says.
         Records and weights come back to this process.
+    exported : runtimes by the key of a run: what is trained now is also exported to these as it ends, and tested there
     """
     known, todo = {run.key: run for run in runs}, missing(runs)
     sources = {run.parent for run in todo}
     expected = dict(zip((run.key for run in todo), estimate(todo), strict=True))
-    jobs = [Job(run, known.get(run.parent), run.key in sources) for run in todo]
+    jobs = [Job(run, known.get(run.parent), run.key in sources, exported.get(run.key, ())) for run in todo]
     if workers is None and scheduler is None:
         workers, scheduler = pool.default()
     workers = min(len(jobs), workers or _cores()) if jobs else 0
@@ -202,6 +212,21 @@ def _one(job: Job, on_epoch: Callable[[dict], None]) -> None:
         del error
         gc.collect()  # what the run held, for the next one
         settings.release()
+    else:
+        _export(job)
+
+
+def _export(job: Job) -> None:
+    """Convert the network of a run while its weights are at hand. What fails is said here, and tried again by its page."""
+    if not job.runtimes:
+        return
+    from lwnb import devices
+
+    try:
+        devices.convert([job.run], job.runtimes)
+    except Exception as error:  # noqa: BLE001 - the run itself is whole
+        text = f"{job.run.dataset} {job.run.model} {job.run.key}: not exported ({type(error).__name__}: {error})"
+        print(text, file=sys.stderr, flush=True)
 
 
 def _told(run: Run) -> str:

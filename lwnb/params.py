@@ -326,6 +326,16 @@ def file_of(name: str) -> Path:
     return Path(name) if name.endswith((".yaml", ".yml")) else CHECKOUT / "params" / f"{name}.yaml"
 
 
+def files_of(page: str, budget: str = "quick") -> list[Path]:
+    """A page's parameter files, the later one over the earlier: its own and the budget's.
+
+    A page that names its budget takes no other, and stands over that budget's file.
+    """
+    own = file_of(page)
+    named = merge([own]).get("budget")
+    return [file_of(f"budget-{named}"), own] if named else [own, file_of(f"budget-{budget}")]
+
+
 def collect(names: dict) -> Params:
     """Parameters from a notebook's `globals()`: every plain value (text, number, list) is taken for a parameter.
 

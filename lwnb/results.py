@@ -170,7 +170,7 @@ def finish(run: Run) -> Record | None:
     if not (aside / "metrics.json").exists():
         return None
     for file in aside.iterdir():  # the checkpoint, and why an earlier try failed
-        if file.name not in (*PUBLISHED, WEIGHTS):
+        if file.name not in (*PUBLISHED, WEIGHTS, CONVERSIONS):
             file.unlink()
     _unwritten.pop(aside, None)
     return Record(run, _place(aside, folder(run)))

@@ -1,7 +1,8 @@
 """One network on one runtime, in a process of its own: what loading takes, what running takes, every latency.
 
-`python -m lwnb.runtimes '{"runtime": …}'` prints one line of JSON. Nothing is imported that the runtime does not need, so
-that its own memory can be told from the network's.
+`python -m lwnb.runtimes '{"runtime": …}'` imports the runtime, prints `READY`, waits for a line on standard input, measures
+and prints one line of JSON. Nothing is imported that the runtime does not need, so that its own memory can be told from the
+network's.
 """
 
 import ctypes
@@ -23,6 +24,9 @@ Call = Callable[[np.ndarray], np.ndarray]
 """Images (N, 3, S, S) float32, normalised, to logits (N, K) float32."""
 
 PYTORCH = "pytorch-eager"
+
+READY = "ready"
+"""What a process says that has imported its runtime."""
 
 WARMUP_CALLS, WARMUP_SECONDS = 10, 0.2
 """What goes before the first sample, whichever takes longer."""
@@ -201,5 +205,14 @@ class _Memory:
         return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{name}:"))
 
 
+def main() -> None:
+    """See the module."""
+    cell = json.loads(sys.argv[1])
+    RUNTIMES[cell["runtime"]](cell["threads"])
+    print(READY, flush=True)
+    sys.stdin.readline()
+    print(json.dumps(measure(cell)))
+
+
 if __name__ == "__main__":
-    print(json.dumps(measure(json.loads(sys.argv[1]))))
+    main()

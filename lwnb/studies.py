@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lwnb import params
-from lwnb.params import DATASETS, KEY, Params, ParamsError, Run, Source, file_of, nearest, read
+from lwnb.params import DATASETS, KEY, Params, ParamsError, Run, Source, files_of, nearest, read
 from lwnb.tuning import chosen
 
 
@@ -115,7 +115,7 @@ def pretraining(dataset: str, model: str, data_root: str | None = None) -> Run:
     ParamsError
         There is no such file.
     """
-    p = read(file_of(f"pretrain-{dataset}"), data_root=data_root)
+    p = read(*files_of(f"pretrain-{dataset}"), data_root=data_root)
     return base(p, p.first_seed, model=model)
 
 

@@ -1,7 +1,6 @@
 """One run: fit, validate, checkpoint, resume, test once. The training library stays behind `train`."""
 
 import hashlib
-import io
 import logging
 import math
 import platform
@@ -180,9 +179,8 @@ class _Recipe(lightning.LightningModule):
 
     def validation_step(self, *_):
         logits = evaluation.evaluate(self.net, self.task.val.images, self.run.image_size, self.run.precision)
-        labels = self.task.val.labels.to(self.place)
-        self.log("val_loss", F.cross_entropy(logits, labels), batch_size=1)
-        self.log("val_top1", (logits.argmax(1) == labels).double().mean(), batch_size=1)
+        for name, value in evaluation.fit(logits, self.task.val.labels.to(self.place)).items():
+            self.log(f"val_{name}", value, batch_size=1)
 
     def on_train_epoch_end(self):
         loss, hits, count = self.sums.tolist()
@@ -226,9 +224,11 @@ class _Whole(TorchCheckpointIO):
             ) from error
 
     def save_checkpoint(self, checkpoint, path, storage_options=None):
-        buffer = io.BytesIO()  # torch's own writer hides what is wrong with a full disk
-        torch.save(checkpoint, buffer)
-        results.write(Path(path), buffer.getbuffer())
+        with results.whole(Path(path)) as aside, aside.open("wb") as stream:
+            try:
+                torch.save(checkpoint, stream)
+            except RuntimeError as error:  # "unexpected pos", when the disk is full: the reason is the error before
+                raise error.__context__ or error from None
 
 
 @contextmanager
@@ -267,26 +267,24 @@ def _trainer(run: Run, recipe: _Recipe) -> lightning.Trainer:
 
 def _measure(run: Run, net: nn.Module, task: data.Task, recipe: _Recipe) -> tuple[dict, dict]:
     """The metrics, and the arrays of the predictions; the test split is read here, once, of the training split a part."""
-    splits = {"train": _part(task.train, max(FITTED_ON, len(task.val.labels))), "val": task.val, "test": task.test}
-    logits = {
-        name: evaluation.evaluate(net, split.images, run.image_size, run.precision).cpu()
-        for name, split in splits.items()
-    }
-    classes = len(task.classes)
+    part, classes, history = _part(task.train, max(FITTED_ON, len(task.val.labels))), len(task.classes), recipe.history
+    train, test = (
+        evaluation.evaluate(net, split.images, run.image_size, run.precision).cpu() for split in (part, task.test)
+    )
+    best = recipe.best["epoch"] if run.select == "best" else len(history)
     metrics = {
-        "learned": recipe.history[-1]["train_loss"] < LEARNED * evaluation.constant_loss(task.train.labels),
-        "epochs_run": len(recipe.history),
-        "best_epoch": recipe.best["epoch"] if run.select == "best" else len(recipe.history),
+        "learned": history[-1]["train_loss"] < LEARNED * evaluation.constant_loss(task.train.labels),
+        "epochs_run": len(history),
+        "best_epoch": best,
         "classes": list(task.classes),
         "num_classes": classes,
     }
-    for name, split in splits.items():
-        found, prefix = evaluation.rates(logits[name], split.labels), "" if name == "test" else f"{name}_"
-        kept = found if name == "test" else {key: found[key] for key in ("top1", "loss")}
-        metrics |= {prefix + key: value for key, value in kept.items()}
-        metrics[f"n_{name}"] = len(getattr(task, name).labels)
-    predictions = evaluation.predictions(logits["test"], task.test.labels)
-    return metrics | measure.cost(run.model, classes, run.image_size, run.output_stride), predictions
+    metrics |= {f"train_{name}": value for name, value in evaluation.fit(train, part.labels).items()}
+    metrics |= {name: history[best - 1][name] for name in ("val_top1", "val_loss")}
+    metrics |= evaluation.rates(test, task.test.labels)
+    metrics |= {f"n_{name}": len(getattr(task, name).labels) for name in ("train", "val", "test")}
+    metrics |= measure.cost(run.model, classes, run.image_size, run.output_stride)
+    return metrics, evaluation.predictions(test, task.test.labels)
 
 
 def _part(split: data.Split, count: int) -> data.Split:

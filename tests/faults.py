@@ -15,7 +15,7 @@ CONTEXT.set_forkserver_preload(["lwnb.train", "lwnb.grid", "pandas"])
 EVENTS = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "shutil.rmtree"}
 """The events of Python's auditing that are steps (https://docs.python.org/3/library/audit_events.html), below the home.
 
-So are a file that is half-written, and a sync.
+So are a file whose first write is half done, and a sync.
 """
 
 
@@ -66,15 +66,19 @@ def _watch(home: str, die: int, room: int) -> list[str]:
             os.kill(os.getpid(), signal.SIGKILL)
 
     class Torn(io.BufferedWriter):
+        whole = True
+
         def write(self, content) -> int:
             written[0] += len(content)
             if written[0] > room:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            half = len(content) // 2
-            super().write(content[:half])
-            self.flush()
-            step("write")
-            return half + super().write(content[half:])
+            if self.whole:
+                self.whole, half = False, len(content) // 2
+                super().write(content[:half])
+                self.flush()
+                step("write")
+                return half + super().write(content[half:])
+            return super().write(content)
 
     usual, fsync = io.open, os.fsync
 

@@ -11,7 +11,7 @@ import torch
 from test_train import tiny
 from torch import nn
 
-from lwnb import conversions, deploy, devices, models, results, runtimes, train
+from lwnb import conversions, costs, deploy, devices, grid, models, results, runtimes, train
 from lwnb.params import CHECKOUT
 
 pytest.importorskip("onnx", reason="the extra edge is not installed")
@@ -100,6 +100,19 @@ def test_a_trained_network_keeps_its_guesses_and_its_conversions_join_the_record
     assert results.find(record.run).conversions == before
     assert results.publish([found]) and results.find(record.run)
     assert (results.folder(record.run, "results") / results.CONVERSIONS).exists()
+
+
+@pytest.mark.slow
+def test_a_network_is_exported_as_its_run_ends_and_that_travels_with_its_record(house, tmp_path, monkeypatch):
+    run = tiny(models=["resnet18"], epochs=4)
+    grid.ensure([run], exported={run.key: ["onnxruntime"]})
+    found = results.find(run)
+    assert [row["precision"] for row in found.conversions] == ["fp32", "int8"]
+    weighed = costs.find_footprint(costs.shape(run, 10))
+    assert weighed["onnx_int8_bytes"] == found.conversions[1]["size_bytes"] < weighed["onnx_fp16_bytes"]
+    files = results.pack(found)
+    monkeypatch.setenv("LWNB_HOME", str(tmp_path / "elsewhere"))
+    assert results.store(run, files).conversions == found.conversions
 
 
 def example() -> str:

@@ -31,7 +31,7 @@ def record(cell=CELL, samples=((1.0, 2.0, 3.0), (2.0, 2.0, 9.0)), machine=None, 
 
 def test_a_process_measures_calls_and_memory():
     order = CELL._asdict() | {"min_calls": 20, "min_seconds": 0.05}
-    found = devices._process(order)
+    (found,) = devices._processes([order])
     assert len(found["samples_ms"]) >= 20 and sum(found["samples_ms"]) >= 45 and min(found["samples_ms"]) > 0
     assert found["peak_mib"] >= found["load_mib"] > 1 and found["run_mib"] >= 0  # 0.7 million weights are 2.8 MiB
     assert socket.gethostname() not in json.dumps(found)
@@ -39,9 +39,8 @@ def test_a_process_measures_calls_and_memory():
 
 def test_a_failed_process_is_told():
     with pytest.raises(RuntimeError, match="squeezenet1_1 at 32 px on onnxruntime(?s:.*)nowhere.onnx"):
-        devices._process(
-            CELL._asdict() | {"runtime": "onnxruntime", "file": "nowhere.onnx", "min_calls": 1, "min_seconds": 0}
-        )
+        order = CELL._asdict() | {"runtime": "onnxruntime", "file": "nowhere.onnx", "min_calls": 1, "min_seconds": 0}
+        list(devices._processes([order]))
 
 
 def test_slow_first_calls_are_warm_up(monkeypatch):
@@ -61,11 +60,12 @@ def test_the_table_has_the_median_over_all_processes_and_marks_a_busy_machine(ho
 
 def test_what_is_there_is_not_measured_again_unless_by_too_few_processes(house, monkeypatch):
     asked = []
-    monkeypatch.setattr(
-        devices,
-        "_process",
-        lambda order: asked.append(order["model"]) or record()["processes"][0] | {"samples_ms": [1.0]},
-    )
+
+    def fake(orders):
+        asked.extend(order["model"] for order in orders)
+        return [record()["processes"][0] | {"samples_ms": [1.0]} for _ in orders]
+
+    monkeypatch.setattr(devices, "_processes", fake)
     other = CELL._replace(model="resnet18")
     devices.ensure([CELL, other], 2)
     assert asked == ["squeezenet1_1", "resnet18"] * 2  # they take turns
@@ -87,7 +87,7 @@ def test_for_published_runs_nothing_is_measured_and_the_device_with_records_is_n
     results.publish([save(run, num_classes=10)])
     shutil.rmtree(results.folder(run))
     costs.save_timing(record(devices.eager(run, 10), machine=board))
-    monkeypatch.setattr(devices, "_process", lambda order: pytest.fail("measured"))
+    monkeypatch.setattr(devices, "_processes", lambda orders: pytest.fail("measured"))
     monkeypatch.setattr(devices, "_side_by_side", lambda *stages: pytest.fail("exported"))
     devices.prepare(check({}), [run])
     (row,) = devices.latencies([run]).to_dict("records")

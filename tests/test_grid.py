@@ -95,6 +95,18 @@ def test_a_failed_run_is_a_row_is_tried_again_and_stops_no_other(house, monkeypa
     assert grid.ensure(runs, workers=1)["status"].tolist() == ["done"] * 3
 
 
+def test_an_export_that_fails_is_told_and_leaves_the_run_whole(house, monkeypatch, capsys):
+    from lwnb import train
+
+    runs = [Run(**RUN | {"seed": seed}) for seed in range(2)]
+    monkeypatch.setattr(train, "train", lambda run, parent, on_epoch: save(run, parameters=1))
+    table = grid.ensure(runs, workers=1, exported={runs[1].key: ["onnxruntime"]})
+    assert table["status"].tolist() == ["done", "done"] and results.failures() == []
+    told = capsys.readouterr().err
+    assert f"{runs[1].key}: not exported (DataError: " in told  # the images of this run are nowhere
+    assert f"{runs[0].key}: not" not in told
+
+
 def test_what_is_there_is_loaded_and_not_trained(house, monkeypatch):
     from lwnb import train
 
