@@ -76,8 +76,10 @@ def main() -> None:
 
 
 def _line(what: str, unit: str, found: list[float]) -> None:
-    middle, low, high = statistics.median(found), min(found), max(found)
-    print(f"{what}: {middle:,.4g} {unit} [{low:,.4g}, {high:,.4g}], {len(found)} tries")
+    middle, low, high = (
+        f"{x:,.0f}" if x >= 100 else f"{x:.3g}" for x in (statistics.median(found), min(found), max(found))
+    )
+    print(f"{what}: {middle} {unit} [{low}, {high}], {len(found)} tries")
 
 
 if __name__ == "__main__":
