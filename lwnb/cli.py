@@ -371,7 +371,7 @@ def export(
     ] = None,
 ) -> None:
     """Write a trained network as a file that can be shipped, with its classes, preprocessing and the terms of its data."""
-    from lwnb import devices, results
+    from lwnb import devices, results, runtimes
 
     formats = {"onnx": "onnxruntime", "executorch": "executorch"}
     if form not in formats:
@@ -382,7 +382,7 @@ def export(
     devices.require([formats[form]])
     from lwnb import deploy
 
-    name = f"{record.run.model}-{record.run.dataset}-{key}{'-int8' * int8}{deploy.SUFFIXES[form]}"
+    name = f"{record.run.model}-{record.run.dataset}-{key}{'-int8' * int8}{runtimes.SUFFIXES[form]}"
     file = out or Path(name)
     deploy.ship(record, form, int8, file)
     typer.echo(f"{file}: {file.stat().st_size / 1e6:.2f} MB")

@@ -19,12 +19,7 @@ from lwnb import augment, data, evaluation, models, results, runtimes
 from lwnb.conversions import LOSS
 from lwnb.params import Run
 from lwnb.results import Record
-from lwnb.runtimes import Cell
-
-FORMATS = {"onnxruntime": "onnx", "openvino": "onnx", "executorch": "executorch"}
-"""The format that a runtime reads."""
-
-SUFFIXES = {"onnx": ".onnx", "executorch": ".pte"}
+from lwnb.runtimes import FORMATS, SUFFIXES, Cell, file_of
 
 CALIBRATION = 128
 """Training images that the ranges of INT8 activations are taken from."""
@@ -211,7 +206,7 @@ def any_file(cell: Cell, place: Path) -> Path:
 
     What a network costs does not depend on its weights.
     """
-    form, file = FORMATS[cell.runtime], _file_of(cell, place)
+    form, file = FORMATS[cell.runtime], file_of(cell, place)
     if not file.exists():
         net = models.build(cell.model, cell.num_classes, cell.output_stride)
         if cell.precision == "fp32":
@@ -220,13 +215,6 @@ def any_file(cell: Cell, place: Path) -> Path:
             fp32 = any_file(cell._replace(precision="fp32"), place) if form == "onnx" else None
             export(net, form, file, cell.image_size, cell.batch_size, _noise(cell.image_size), fp32=fp32)
     return file
-
-
-def _file_of(cell: Cell, place: Path) -> Path:
-    form = FORMATS[cell.runtime]
-    batch = "" if form == "onnx" else f"-b{cell.batch_size}"
-    shape = f"{cell.model}-{cell.image_size}px-s{cell.output_stride}-c{cell.num_classes}"
-    return place / f"{shape}-{cell.precision}{batch}{SUFFIXES[form]}"
 
 
 def _noise(image_size: int) -> Tensor:
@@ -302,7 +290,7 @@ def convert(record: Record, wanted: Sequence[str], place: Path) -> list[dict]:
         rows += [row(runtime, precision, file) for precision, file in files.items()]
         for precision, file in files.items():
             cell = Cell(run.model, len(task.classes), run.image_size, run.output_stride, runtime, precision)
-            with results.whole(_file_of(cell, place)) as aside:
+            with results.whole(file_of(cell, place)) as aside:
                 shutil.copyfile(file, aside)
         if right - rows[-1]["top1"] > LOSS and form == "onnx":
             rows[-1]["layers"] = worst_layers(files["fp32"], files["int8"], calibration)

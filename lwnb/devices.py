@@ -65,8 +65,8 @@ def cells(p: Params) -> list[Cell]:
     found = [
         shape._replace(runtime=runtime, precision=precision, threads=threads, batch_size=batch)
         for threads, batch in uses
-        for shape in shapes
         for runtime, precision in ways
+        for shape in shapes
     ]
     repeated = [PYTORCH] * (p.device_rounds > 1) + usable(p)
     return found + [shapes[0]._replace(runtime=r, repeat=n) for r in repeated for n in range(1, REPEATS)]
@@ -130,9 +130,12 @@ def _order(cell: Cell) -> dict:
     order = cell._asdict() | least
     if cell.runtime == PYTORCH:
         return order
-    from lwnb import deploy
+    place = home() / "build" / "deploy"
+    if not (file := runtimes.file_of(cell, place)).exists():
+        from lwnb import deploy  # torch: only when there is something to export
 
-    return order | {"file": str(deploy.any_file(cell, home() / "build" / "deploy"))}
+        deploy.any_file(cell, place)
+    return order | {"file": str(file)}
 
 
 def _processes(orders: list[dict]) -> Iterator[dict]:

@@ -46,6 +46,20 @@ class Cell(NamedTuple):
     repeat: int = 0
 
 
+FORMATS = {"onnxruntime": "onnx", "openvino": "onnx", "executorch": "executorch"}
+"""The format that a runtime reads."""
+
+SUFFIXES = {"onnx": ".onnx", "executorch": ".pte"}
+
+
+def file_of(cell: Cell, place: Path) -> Path:
+    """Where the file that a cell runs lies in a folder, once `lwnb.deploy` has made it; an ONNX file serves any batch size."""
+    form = FORMATS[cell.runtime]
+    batch = "" if form == "onnx" else f"-b{cell.batch_size}"
+    shape = f"{cell.model}-{cell.image_size}px-s{cell.output_stride}-c{cell.num_classes}"
+    return place / f"{shape}-{cell.precision}{batch}{SUFFIXES[form]}"
+
+
 def onnxruntime(threads: int) -> Callable[[dict], Call]:
     """ONNX Runtime, CPU execution provider, operators one after another."""
     import onnxruntime as runtime

@@ -38,7 +38,7 @@ def test_an_exported_network_says_what_pytorch_says(net, tmp_path, runtime, form
     if runtimes.absent(runtime):
         pytest.skip(f"{runtime} is not installed")
     images = torch.randn(SHAPE, generator=torch.Generator().manual_seed(1))
-    deploy.export(net, form, file := tmp_path / f"net{deploy.SUFFIXES[form]}", 32)
+    deploy.export(net, form, file := tmp_path / f"net{runtimes.SUFFIXES[form]}", 32)
     with torch.no_grad():
         wanted = net(images).numpy()
     assert np.abs(outputs(runtime, file, images) - wanted).max() < 1e-4 * np.abs(wanted).max()
@@ -49,7 +49,7 @@ def test_an_exported_network_says_what_pytorch_says(net, tmp_path, runtime, form
 @pytest.mark.parametrize(("runtime", "form"), [("onnxruntime", "onnx"), ("executorch", "executorch")])
 def test_int8_is_a_quarter_of_the_file_and_near(net, tmp_path, runtime, form):
     images = torch.randn(SHAPE, generator=torch.Generator().manual_seed(1))
-    files = [tmp_path / f"{precision}{deploy.SUFFIXES[form]}" for precision in ("fp32", "int8")]
+    files = [tmp_path / f"{precision}{runtimes.SUFFIXES[form]}" for precision in ("fp32", "int8")]
     for file, calibration in zip(files, (None, images), strict=True):
         deploy.export(net, form, file, 32, calibration=calibration)
     assert 0.2 < files[1].stat().st_size / files[0].stat().st_size < 0.35
