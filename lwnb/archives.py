@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 
-from lwnb import results
+from lwnb import disk
 from lwnb.params import Source, home
 
 KNOWN = {
@@ -83,7 +83,7 @@ def _download(dataset: str, looked: str) -> Path:
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(TIMEOUT)
     try:
-        with results.whole(target) as aside:
+        with disk.whole(target) as aside:
             download_url(url, aside.parent, aside.name, md5)
     except (OSError, RuntimeError, HTTPException) as error:
         raise DataError(

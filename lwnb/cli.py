@@ -205,7 +205,7 @@ def report(
 
     Exit status 1 if a run or a notebook failed; the pages of the others are there all the same.
     """
-    from lwnb import book, devices, grid, results, studies
+    from lwnb import book, devices, exports, grid, results, studies
     from lwnb.pages import Page
 
     values = _read(pages, budget, param)
@@ -215,7 +215,7 @@ def report(
     done = grid.ensure(runs, workers, scheduler, _exported(found))
     for p in found.values():
         if "05_deployment" in p.notebooks:
-            devices.prepare(p, studies.deployment(p), _tell)
+            exports.prepare(p, studies.deployment(p), _tell)
         devices.latencies(studies.architectures(p))
 
     def fingerprint(notebook: Path, page: Page | None) -> str:
@@ -314,7 +314,7 @@ def measure(
     Keep the machine idle meanwhile. On a board: lwnb measure cifar10 --budget cpu --export board.json; then, beside the
     report: lwnb measure --import board.json
     """
-    from lwnb import devices
+    from lwnb import devices, exports
 
     if add:
         count, names = devices.unpack(add)
@@ -322,7 +322,7 @@ def measure(
         return
     for name, p in _pinned(_read(pages, budget, param)).items():
         devices.require(p.runtimes)
-        devices.footprints(p)
+        exports.footprints(p)
         cells = devices.cells(p)
         todo = devices.missing(cells, p.device_rounds)
         _tell(f"{name}: {len(cells)} cells, {len(todo)} to measure, {p.device_rounds} processes each")

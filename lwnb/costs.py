@@ -4,7 +4,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from lwnb import results
+from lwnb import disk
 from lwnb.params import Run, home
 
 SHAPE = ("model", "num_classes", "image_size", "output_stride")
@@ -26,7 +26,7 @@ def timing_name(setting: dict) -> str:
 def save_timing(record: dict) -> None:
     """Keep a device record, `{"setting": …, "samples_ms": …, …}`, under `runs/devices/`; see `lwnb.devices`."""
     file = home() / "runs" / "devices" / f"{timing_name(record['setting'])}.json"
-    results.write(file, json.dumps(record, sort_keys=True).encode())
+    disk.write(file, json.dumps(record, sort_keys=True).encode())
 
 
 def find_timing(setting: dict) -> dict | None:
@@ -47,7 +47,7 @@ def timing_names() -> list[str]:
 def save_footprint(shape: dict, found: dict) -> None:
     """Keep what `lwnb.deploy.footprint` found for a network's shape; it holds on every machine."""
     file = home() / "runs" / "footprints" / _footprint_name(shape)
-    results.write(file, (json.dumps(found, indent=1, sort_keys=True) + "\n").encode())
+    disk.write(file, (json.dumps(found, indent=1, sort_keys=True) + "\n").encode())
 
 
 def find_footprint(shape: dict) -> dict | None:
@@ -75,5 +75,5 @@ def publish() -> int:
     """Copy the device records and footprints of `runs/` to `results/`; how many."""
     files = [file for kind in ("devices", "footprints") for file in (home() / "runs" / kind).glob("*.json")]
     for file in files:
-        results.write(home() / "results" / file.parent.name / file.name, file.read_bytes())
+        disk.write(home() / "results" / file.parent.name / file.name, file.read_bytes())
     return len(files)

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from lwnb import archives, readers, results, splits
+from lwnb import archives, disk, readers, splits
 from lwnb.archives import DataError
 from lwnb.params import Run, Source, home
 
@@ -191,7 +191,7 @@ def _write(file: Path, contents: readers.Contents) -> None:
         tensors |= {f"{name}.{field}": torch.from_numpy(getattr(part, field)).contiguous() for field in PARTS}
     digest = _digest(contents.names, {name: _columns(tensors, name) for name in ("train", "test")})
     about = {"names": contents.names, "classes": contents.classes, "skipped": contents.skipped, "digest": digest}
-    with results.whole(file) as aside:
+    with disk.whole(file) as aside:
         save_file(tensors, aside, {"about": json.dumps(about)})
         aside.chmod(0o644)  # safetensors writes for the owner alone
 

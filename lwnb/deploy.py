@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lwnb import augment, data, evaluation, models, results, runtimes
+from lwnb import augment, data, disk, evaluation, models, runtimes
 from lwnb.conversions import LOSS
 from lwnb.params import Run
 from lwnb.results import Record
@@ -58,7 +58,7 @@ def export(
     fp32 : the same network's fp32 ONNX file where there is one: an INT8 ONNX file is made from it, which is faster
     """
     net = net.eval()
-    with _quiet(), results.whole(file) as aside:
+    with _quiet(), disk.whole(file) as aside:
         if form == "onnx":
             _onnx(net, aside, image_size, calibration, about or {}, fp32)
         else:
@@ -290,12 +290,12 @@ def convert(record: Record, wanted: Sequence[str], place: Path) -> list[dict]:
         rows += [row(runtime, precision, file) for precision, file in files.items()]
         for precision, file in files.items():
             cell = Cell(run.model, len(task.classes), run.image_size, run.output_stride, runtime, precision)
-            with results.whole(file_of(cell, place)) as aside:
+            with disk.whole(file_of(cell, place)) as aside:
                 shutil.copyfile(file, aside)
         if right - rows[-1]["top1"] > LOSS and form == "onnx":
             rows[-1]["layers"] = worst_layers(files["fp32"], files["int8"], calibration)
         elif right - rows[-1]["top1"] > LOSS:
-            with _quiet(), results.whole(aware := place / f"{run.key}-int8-aware.pte") as aside:
+            with _quiet(), disk.whole(aware := place / f"{run.key}-int8-aware.pte") as aside:
                 _executorch(finetuned(net, run, task), aside, run.image_size, 1, {})
             rows.append(row(runtime, "int8-aware", aware))
     return rows

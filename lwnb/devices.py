@@ -3,20 +3,17 @@
 import contextlib
 import itertools
 import json
-import multiprocessing
 import os
 import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
 
-from lwnb import costs, results, runtimes
+from lwnb import costs, disk, results, runtimes
 from lwnb.clock import BUSY
 from lwnb.params import CHECKOUT, Params, ParamsError, Run, home
 from lwnb.runtimes import PYTORCH, Cell
@@ -58,18 +55,18 @@ def cells(p: Params) -> list[Cell]:
     One image on one thread; with `device_rounds` above 2 also on all cores, and a larger batch there. The first network
     is measured `REPEATS` times by each runtime, and with more than one round also by eager PyTorch.
     """
-    shapes = _shapes(p)
+    networks = shapes(p)
     ways = [(PYTORCH, "fp32"), *itertools.product(usable(p), ("fp32", "int8"))]
     cores = os.cpu_count() or 1
     uses = [(1, 1), *([(cores, 1)] if cores > 1 else []), (cores, LARGE)] if p.device_rounds > 2 else [(1, 1)]
     found = [
-        shape._replace(runtime=runtime, precision=precision, threads=threads, batch_size=batch)
+        network._replace(runtime=runtime, precision=precision, threads=threads, batch_size=batch)
         for threads, batch in uses
         for runtime, precision in ways
-        for shape in shapes
+        for network in networks
     ]
     repeated = [PYTORCH] * (p.device_rounds > 1) + usable(p)
-    return found + [shapes[0]._replace(runtime=r, repeat=n) for r in repeated for n in range(1, REPEATS)]
+    return found + [networks[0]._replace(runtime=r, repeat=n) for r in repeated for n in range(1, REPEATS)]
 
 
 def eager(run: Run, num_classes: int, threads: int = 1) -> Cell:
@@ -174,102 +171,9 @@ def _measured(process: subprocess.Popen, order: dict) -> dict:
     return json.loads(said.splitlines()[-1])
 
 
-def footprints(p: Params) -> list[dict]:
-    """The bytes of each network's files and of its planned activations, exported where no record holds them yet."""
-    _side_by_side(_unweighed(_shapes(p), usable(p)))
-    return [costs.find_footprint(shape) or shape for shape in map(_shape, _shapes(p))]
-
-
-def prepare(p: Params, runs: Iterable[Run], progress: Callable[[str], None] = lambda line: None) -> None:
-    """Everything that the page on deployment shows and no record holds yet: conversions, footprints, timings.
-
-    Nothing is measured for a page of published runs alone: it shows the published device records, and `lwnb measure` adds
-    this machine's.
-    """
-    runs = list(runs)
-    if published(runs):
-        return
-    _side_by_side(_unconverted(runs, usable(p)), _unweighed(_shapes(p), usable(p)))
-    ensure(cells(p), p.device_rounds, progress)
-
-
-def published(runs: Iterable[Run]) -> bool:
-    """Whether all of these runs that have a record were trained elsewhere and published, and there are some."""
-    records = [record for record in map(results.find, runs) if record]
-    return bool(records) and all(record.published for record in records)
-
-
-def convert(runs: Iterable[Run], wanted: list[str]) -> None:
-    """Test the exported and the INT8 networks of finished runs whose weights are here, and keep it with their records; weigh
-    their files.
-
-    Runs that have it already, and published ones without weights, stay as they are.
-    """
-    records = [record for record in map(results.find, runs) if record and record.weights]
-    shapes = [eager(record.run, record.metrics["num_classes"]) for record in records]
-    _side_by_side(_unconverted([record.run for record in records], wanted), _unweighed(shapes, wanted))
-
-
-def _side_by_side(*stages: list[Callable[[], None]]) -> None:
-    """Make these calls, a stage after the other, by a process a core with one thread each; in this process where none has two."""
-    calls = max(map(len, stages))
-    if calls < 2:
-        for call in itertools.chain(*stages):
-            call()
-        return
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(calls, os.cpu_count() or 1), spawn, _one_thread) as pool:
-        for stage in stages:
-            for done in [pool.submit(call) for call in stage]:
-                done.result()
-
-
-def _one_thread() -> None:
-    os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported, which is later
-
-
-def _unconverted(runs: Iterable[Run], wanted: list[str]) -> list[Callable[[], None]]:
-    found = []
-    records = sorted(filter(None, map(results.find, runs)), key=lambda r: -r.metrics["parameters"])  # the longest first
-    for record in records:
-        known = {row["runtime"] for row in record.conversions}
-        todo = [runtime for runtime in wanted if runtime not in known]
-        if todo and record.weights and record.metrics["learned"]:
-            found.append(partial(_convert, record.run, todo))
-    return found
-
-
-def _convert(run: Run, todo: list[str]) -> None:
-    from lwnb import deploy
-
-    record = results.find(run)
-    results.save_conversions(record, [*record.conversions, *deploy.convert(record, todo, home() / "build" / "deploy")])
-
-
-def _unweighed(shapes: Iterable[Cell], wanted: list[str]) -> list[Callable[[], None]]:
-    formats = [form for form, runtime in (("onnx", "onnxruntime"), ("executorch", "executorch")) if runtime in wanted]
-    found = []
-    for cell in shapes:
-        known = costs.find_footprint(_shape(cell)) or {}
-        if gone := [form for form in formats if f"{form}_fp32_bytes" not in known]:
-            found.append(partial(_weigh, cell, gone))
-    return found
-
-
-def _weigh(cell: Cell, formats: list[str]) -> None:
-    from lwnb import deploy
-
-    shape = _shape(cell)
-    known = costs.find_footprint(shape) or shape
-    costs.save_footprint(shape, known | deploy.footprint(cell, home() / "build" / "deploy", formats))
-
-
-def _shapes(p: Params) -> list[Cell]:
+def shapes(p: Params) -> list[Cell]:
+    """The cell of each of a page's networks by eager PyTorch."""
     return [Cell(model, p.num_classes, p.image_size, p.output_stride) for model in p.models]
-
-
-def _shape(cell: Cell) -> dict:
-    return {name: getattr(cell, name) for name in costs.SHAPE}
 
 
 # --- Tables ---
@@ -400,7 +304,7 @@ def latencies(runs: list[Run]) -> pd.DataFrame:
 def pack(file: Path) -> int:
     """Write this machine's records into one file for another machine; how many."""
     here = [record for record in costs.timings() if record["setting"]["machine"] == results.machine()]
-    results.write(file, json.dumps({"lwnb_device_records": 1, "records": here}).encode())
+    disk.write(file, json.dumps({"lwnb_device_records": 1, "records": here}).encode())
     return len(here)
 
 

@@ -220,10 +220,10 @@ def _export(job: Job) -> None:
     """Convert the network of a run while its weights are at hand. What fails is said here, and tried again by its page."""
     if not job.runtimes:
         return
-    from lwnb import devices
+    from lwnb import exports
 
     try:
-        devices.convert([job.run], job.runtimes)
+        exports.convert([job.run], job.runtimes)
     except Exception as error:  # noqa: BLE001 - the run itself is whole
         text = f"{job.run.dataset} {job.run.model} {job.run.key}: not exported ({type(error).__name__}: {error})"
         print(text, file=sys.stderr, flush=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import yaml
 
-from lwnb import __version__, results
+from lwnb import __version__, disk
 from lwnb.params import CHECKOUT, ParamsError
 
 Fingerprints = Callable[[Path, "Page | None"], str]
@@ -139,8 +139,8 @@ def _execute(notebook: Path, page: Page | None, values: dict, folder: Path, fing
     start = time.perf_counter()
     error = _papermill(notebook, target, values, environment)
     if error is None:
-        results.sync(target)
-        results.write(stamp_file, stamp.encode())  # last of all: what was interrupted has no stamp
+        disk.sync(target)
+        disk.write(stamp_file, stamp.encode())  # last of all: what was interrupted has no stamp
     return Executed(notebook, page, target, error, False, time.perf_counter() - start)
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 from filelock import FileLock
 
-from lwnb import __version__
+from lwnb import __version__, disk
 from lwnb.params import CHECKOUT, ParamsError, Run, home
 
 PUBLISHED = ("run.json", "metrics.json", "history.csv", "predictions.npz", "environment.json")
@@ -155,7 +155,7 @@ def save(run: Run, metrics: dict, history: list[dict], predictions: dict, enviro
 def store(run: Run, files: dict[str, bytes]) -> Record:
     """Write a record's files aside, `metrics.json` last, and rename their folder."""
     for name in sorted(files, key="metrics.json".__eq__):
-        write(part(run) / name, files[name])
+        disk.write(part(run) / name, files[name])
     return finish(run)
 
 
@@ -178,18 +178,18 @@ def finish(run: Run) -> Record | None:
 
 def _place(aside: Path, final: Path) -> Path:
     """Give a whole folder its name; what stood there stops being a record before anything else of it goes."""
-    _sync(aside)
+    disk.sync_folder(aside)
     (final / "metrics.json").unlink(missing_ok=True)
     shutil.rmtree(final, ignore_errors=True)
     aside.rename(final)
-    _sync(final.parent)
+    disk.sync_folder(final.parent)
     return final
 
 
 @contextmanager
 def lock(run: Run) -> Iterator[None]:
     """Keep all other processes from training this run; a process that dies lets go of it."""
-    _make(part(run).parent)
+    disk.make(part(run).parent)
     with FileLock(part(run).with_suffix(".lock")):
         yield
 
@@ -197,50 +197,6 @@ def lock(run: Run) -> Iterator[None]:
 def pack(record: Record) -> dict[str, bytes]:
     """The files of a record by name, for `store` on another machine."""
     return {file.name: file.read_bytes() for file in record.folder.iterdir()}
-
-
-def write(file: Path, content: bytes | memoryview) -> None:
-    """Write a file, and the folders above it, so that it is there whole or not at all."""
-    with whole(file) as aside:
-        aside.write_bytes(content)
-
-
-@contextmanager
-def whole(file: Path) -> Iterator[Path]:
-    """A path to write a file to; when the block ends it is synced and renamed, and if the block fails, removed."""
-    aside = file.with_name(f"{file.name}.tmp{os.getpid()}")
-    _make(file.parent)
-    try:
-        yield aside
-        sync(aside)
-        aside.replace(file)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
-    _sync(file.parent)
-
-
-def sync(file: Path) -> None:
-    """Wait until a file's content is on the disk."""
-    with file.open("r+b") as stream:
-        os.fsync(stream.fileno())
-
-
-def _sync(directory: Path) -> None:
-    if os.name == "posix":  # elsewhere a folder cannot be opened to be synced
-        handle = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def _make(directory: Path) -> None:
-    """Make a folder and those above it, each synced into its own."""
-    if not directory.is_dir():
-        _make(directory.parent)
-        directory.mkdir(exist_ok=True)
-        _sync(directory.parent)
 
 
 def _dump(content: dict) -> bytes:
@@ -262,7 +218,7 @@ def keep_failure(run: Run, failure: dict) -> None:
     """Write a failure as `failure` returns it; where the disk is full, it lasts as long as this process."""
     _unwritten[part(run)] = failure
     try:
-        write(part(run) / "failure.json", _dump(failure))
+        disk.write(part(run) / "failure.json", _dump(failure))
         del _unwritten[part(run)]
     except OSError as error:
         text = f"{run.dataset} {run.model} {run.key}: the failure could not be recorded ({error})"
@@ -331,7 +287,7 @@ def publish(records: list[Record], weights: bool = False) -> list[Path]:
         Weights are wanted of a run that has none on this machine.
     """
     copied = []
-    _make(home() / "runs")
+    disk.make(home() / "runs")
     with FileLock(home() / "runs" / "publish.lock"):  # not in results/, which is committed
         for record in records:
             target = folder(record.run, "results")
@@ -339,14 +295,14 @@ def publish(records: list[Record], weights: bool = False) -> list[Path]:
                 aside = target.with_name(f"{target.name}.part")
                 shutil.rmtree(aside, ignore_errors=True)
                 for name in PUBLISHED:
-                    write(aside / name, (record.folder / name).read_bytes())
+                    disk.write(aside / name, (record.folder / name).read_bytes())
                 copied.append(_place(aside, target))
             if weights and not (target / WEIGHTS).exists():
                 if not record.weights:
                     raise ParamsError(f"run {record.run.key}: its weights are not on this machine; train it here first")
-                write(target / WEIGHTS, _half(record.weights))
+                disk.write(target / WEIGHTS, _half(record.weights))
             if record.conversions and not record.published:
-                write(target / CONVERSIONS, (record.folder / CONVERSIONS).read_bytes())
+                disk.write(target / CONVERSIONS, (record.folder / CONVERSIONS).read_bytes())
     return copied
 
 
@@ -373,7 +329,7 @@ def machine() -> dict:
 
 def save_conversions(record: Record, rows: list[dict]) -> None:
     """Keep the rows of `lwnb.deploy.convert` with a record."""
-    write(record.folder / CONVERSIONS, _dump({"rows": rows}))
+    disk.write(record.folder / CONVERSIONS, _dump({"rows": rows}))
     record.__dict__.pop("conversions", None)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from lwnb import results
+from lwnb import disk
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def settled(folder: Path) -> Iterator[Setting]:
     if begun and begun.device == chosen.device:
         chosen = begun
     else:
-        results.write(file, json.dumps(asdict(chosen)).encode())
+        disk.write(file, json.dumps(asdict(chosen)).encode())
     before = torch.get_num_threads()
     torch.set_num_threads(chosen.threads)
     allocate(chosen.keep_memory)

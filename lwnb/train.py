@@ -22,7 +22,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lwnb import augment, data, evaluation, measure, models, results, settings
+from lwnb import augment, data, disk, evaluation, measure, models, results, settings
 from lwnb.clock import BUSY, Clock
 from lwnb.params import Run
 from lwnb.results import Record
@@ -224,7 +224,7 @@ class _Whole(TorchCheckpointIO):
             ) from error
 
     def save_checkpoint(self, checkpoint, path, storage_options=None):
-        with results.whole(Path(path)) as aside, aside.open("wb") as stream:
+        with disk.whole(Path(path)) as aside, aside.open("wb") as stream:
             try:
                 torch.save(checkpoint, stream)
             except RuntimeError as error:  # "unexpected pos", when the disk is full: the reason is the error before

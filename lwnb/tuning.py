@@ -2,7 +2,7 @@
 
 import yaml
 
-from lwnb import results
+from lwnb import disk, results
 from lwnb.params import CHECKOUT, Run
 
 FILE = CHECKOUT / "params" / "tuned.yaml"
@@ -32,7 +32,7 @@ def choose(runs: list[Run]) -> float | None:
     entry = {"dataset": best.dataset, "model": best.model, "lr": best.lr, "tried": tried}
     others = [known for known in _entries() if set(known["tried"].values()) != set(tried.values())]
     ordered = sorted([*others, entry], key=lambda one: (one["dataset"], one["model"], str(one["tried"])))
-    results.write(FILE, (HEAD + yaml.safe_dump(ordered, sort_keys=False)).encode())
+    disk.write(FILE, (HEAD + yaml.safe_dump(ordered, sort_keys=False)).encode())
     return best.lr
 
 

@@ -11,7 +11,7 @@ import torch
 from test_train import tiny
 from torch import nn
 
-from lwnb import conversions, costs, deploy, devices, grid, models, results, runtimes, train
+from lwnb import conversions, costs, deploy, exports, grid, models, results, runtimes, train
 from lwnb.params import CHECKOUT
 
 pytest.importorskip("onnx", reason="the extra edge is not installed")
@@ -87,7 +87,7 @@ def record(house):
 
 @pytest.mark.slow
 def test_a_trained_network_keeps_its_guesses_and_its_conversions_join_the_record(record):
-    devices.convert([record.run], ["onnxruntime"])
+    exports.convert([record.run], ["onnxruntime"])
     found = results.find(record.run)
     fp32, int8 = found.conversions
     assert fp32["agree"] == 1.0 and fp32["error"] < 1e-4
@@ -96,7 +96,7 @@ def test_a_trained_network_keeps_its_guesses_and_its_conversions_join_the_record
     shown = conversions.table([found])
     assert shown["difference"][0] == 0 and shown["p"][0] == 1
     before = found.conversions
-    devices.convert([record.run], ["onnxruntime"])
+    exports.convert([record.run], ["onnxruntime"])
     assert results.find(record.run).conversions == before
     assert results.publish([found]) and results.find(record.run)
     assert (results.folder(record.run, "results") / results.CONVERSIONS).exists()
@@ -156,7 +156,7 @@ def test_a_network_that_int8_hurts_is_fine_tuned_through_the_rounding_and_looked
     """Any loss counts as too much here, so that both ways are taken."""
     monkeypatch.setattr(deploy, "LOSS", -1.0)
     monkeypatch.setitem(deploy.FINETUNE, "steps", 4)
-    devices.convert([record.run], ["onnxruntime", "executorch"])
+    exports.convert([record.run], ["onnxruntime", "executorch"])
     found = results.find(record.run)
     ways = [(row["runtime"], row["precision"]) for row in found.conversions]
     assert ways[1:] == [("onnxruntime", "int8"), *[("executorch", one) for one in ("fp32", "int8", "int8-aware")]]

@@ -11,7 +11,7 @@ from test_params import RUN
 from test_results import save
 from typer.testing import CliRunner
 
-from lwnb import choice, cli, costs, devices, results, runtimes
+from lwnb import choice, cli, costs, devices, exports, results, runtimes
 from lwnb.params import ParamsError, Run, check
 
 CELL = devices.Cell("squeezenet1_1", 10, 32, 32)
@@ -88,8 +88,8 @@ def test_for_published_runs_nothing_is_measured_and_the_device_with_records_is_n
     shutil.rmtree(results.folder(run))
     costs.save_timing(record(devices.eager(run, 10), machine=board))
     monkeypatch.setattr(devices, "_processes", lambda orders: pytest.fail("measured"))
-    monkeypatch.setattr(devices, "_side_by_side", lambda *stages: pytest.fail("exported"))
-    devices.prepare(check({}), [run])
+    monkeypatch.setattr(exports, "_side_by_side", lambda *stages: pytest.fail("exported"))
+    exports.prepare(check({}), [run])
     (row,) = devices.latencies([run]).to_dict("records")
     assert row == {"key": run.key, "latency_ms": 2.0, "device": "Raspberry Pi 5, 4 cores"}
 

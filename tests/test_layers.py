@@ -16,7 +16,7 @@ from packaging.utils import canonicalize_name
 from lwnb.params import CHECKOUT
 
 LEVELS = (  # from the ground up: a module imports from lower lines only
-    {"params", "clock"},
+    {"params", "clock", "disk"},
     {"results"},
     {"tuning", "stats", "trace", "costs"},
     {"studies"},
@@ -33,11 +33,12 @@ LEVELS = (  # from the ground up: a module imports from lower lines only
     {"train", "workers", "progress"},
     {"deploy"},
     {"devices"},
+    {"exports"},
     {"choice", "grid", "pages"},
     {"book", "explore"},
     {"cli"},
 )
-LIGHT = set().union(*LEVELS[:9], {"devices", "choice", "explore", "pages", "book", "cli"})
+LIGHT = set().union(*LEVELS[:9], {"devices", "exports", "choice", "explore", "pages", "book", "cli"})
 """Modules that are imported without torch, and name it nowhere."""
 
 HEAVY = {"torch", "torchvision", "lightning", "pytorch_lightning", "torchmetrics", "ptflops"}
