@@ -21,16 +21,15 @@ TINY = (
 STUDIES = ("01_architectures", "02_transfer", "03_augmentation", "04_hyperparameters", "05_deployment")
 
 
-def report(home, *more):
-    command = [
-        Path(sys.executable).with_name("lwnb"),
-        "report",
-        "digits",
-        *(x for p in (*TINY, *more) for x in ("-p", p)),
-    ]
+def lwnb(home, *arguments):
+    command = [Path(sys.executable).with_name("lwnb"), *arguments]
     return subprocess.run(
         command, check=False, capture_output=True, text=True, env=os.environ | {"LWNB_HOME": str(home)}
     )
+
+
+def report(home, *more):
+    return lwnb(home, "report", "digits", *(x for p in (*TINY, *more) for x in ("-p", p)))
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +92,26 @@ def test_other_parameters_execute_again_and_a_failed_run_is_shown_and_told(built
     assert Path(failed.stdout.strip().splitlines()[-1]).exists()
     assert "diverged" in (home / "build/html/99_reproducibility.html").read_text()
     assert "diverged" in (home / "build/html/01_architectures/digits.html").read_text()
+
+
+@pytest.mark.slow
+def test_published_records_alone_make_the_same_report_and_nothing_is_trained_or_measured(built, tmp_path):
+    home = tmp_path / "home"
+    shutil.copytree(built[0] / "runs", home / "runs")
+    assert lwnb(home, "publish", "--all").returncode == 0
+    shutil.rmtree(home / "runs")
+    out = report(home)
+    assert out.returncode == 0 and "0 to train" in out.stderr, out.stderr
+    assert not (home / "runs").exists() and not (home / "build/deploy").exists()
+    for page in ("index", "01_architectures/digits", "05_deployment/digits"):
+        before, now = ((place / f"build/html/{page}.html").read_text() for place in (built[0], home))
+        assert cells(before) == cells(now), page
+    assert "nothing was measured on this machine" in now
+
+
+def cells(page):
+    """The cells of a page's tables, without the links to their runs."""
+    return [re.sub("<[^>]*>", "", cell) for cell in re.findall("<td.*?</td>", page, flags=re.DOTALL)]
 
 
 def papermill(notebook, out, home, *arguments):
