@@ -38,7 +38,7 @@ def test_the_allocator_and_the_fused_optimiser_change_no_number(house, tmp_path,
     fast = train.train(run)
     monkeypatch.setenv("LWNB_HOME", str(tmp_path / "plain"))
     slow = settings.Setting("cpu", 1, "channels_last", False, False)
-    monkeypatch.setattr(settings, "fastest", lambda: slow)
+    monkeypatch.setattr(settings, "fastest", lambda model: slow)
     plain = train.train(run)
     assert plain.environment["fused"] is False
     assert plain.metrics["top1"] == fast.metrics["top1"] and abs(plain.metrics["loss"] - fast.metrics["loss"]) < 1e-3
