@@ -28,18 +28,15 @@ class Setting:
     keep_memory: bool
 
 
-GIVES_BACK = ("efficientnet_v2_s",)
-"""Networks that several threads train faster where freed memory goes back to the system: see `fastest`."""
-
-
-def fastest(model: str) -> Setting:
-    """The fastest setting known for a network, with the threads that this process has.
+def fastest() -> Setting:
+    """The fastest setting known, with the threads that this process has.
 
     Measured by `python -m benchmarks.engine` for the five networks at batches of 32 and 128 on two cores of an AMD EPYC
     (`results/engine.jsonl`, one repeat of most cells, so that 20 % may be chance): nothing was clearly faster.
     contiguous_format was ahead by 7 and 12 % for ResNet18 in batches of 32, the C library's own allocator by 23 and 12 % for
     MobileNetV3-Small and EfficientNetV2-S in batches of 128 on two threads; a second try for the former did not repeat it,
-    one for the latter did (in turn, 194, 200 and 199 images/s against 193, 194 and 187).
+    and one for the latter (194, 200 and 199 images/s against 193, 194 and 187) did not show in whole jobs (175 and 177 s against
+    178, 171 and 176).
     """
     accelerator = torch.accelerator.is_available()
     return Setting(
@@ -47,17 +44,17 @@ def fastest(model: str) -> Setting:
         threads=torch.get_num_threads(),
         memory_format="channels_last",
         fused=True,
-        keep_memory=torch.get_num_threads() == 1 or model not in GIVES_BACK,
+        keep_memory=True,
     )
 
 
 @contextmanager
-def settled(folder: Path, model: str) -> Iterator[Setting]:
+def settled(folder: Path) -> Iterator[Setting]:
     """The setting that a run began with, if its folder has one for this device, else the fastest; in force meanwhile.
 
     So a run that was killed ends with the same numbers to the last bit although it is resumed where other threads are usual.
     """
-    file, chosen = folder / "setting.json", fastest(model)
+    file, chosen = folder / "setting.json", fastest()
     begun = Setting(**json.loads(file.read_text(encoding="utf-8"))) if file.exists() else None
     if begun and begun.device == chosen.device:
         chosen = begun

@@ -54,7 +54,7 @@ def train(run: Run, parent: Run | None = None, on_epoch: Callable[[dict], None] 
     """
     if record := results.finish(run):
         return record
-    with settings.settled(results.part(run), run.model) as setting:
+    with settings.settled(results.part(run)) as setting:
         return _train(run, parent, on_epoch, setting)
 
 

@@ -1,16 +1,14 @@
 import json
 
-import pytest
 import torch
 from test_train import numbers, tiny
 
 from lwnb import disk, results, settings, train
-from lwnb.params import FIVE
 
 
 def test_a_setting_is_in_force_for_a_run_alone(tmp_path):
     before = torch.get_num_threads()
-    with settings.settled(tmp_path / "run", "resnet18") as chosen:
+    with settings.settled(tmp_path / "run") as chosen:
         assert (chosen.threads, chosen.device) == (before, "cpu") and chosen.memory_format == "channels_last"
         torch.set_num_threads(before + 2)
     assert torch.get_num_threads() == before
@@ -29,8 +27,8 @@ def test_a_run_goes_on_with_the_threads_and_memory_format_that_it_began_with(hou
 def test_a_run_begun_on_another_device_takes_the_setting_of_this_one(tmp_path):
     begun = {"device": "cuda", "threads": 9, "memory_format": "contiguous_format", "fused": False, "keep_memory": False}
     (tmp_path / "setting.json").write_text(json.dumps(begun))
-    with settings.settled(tmp_path, "resnet18") as chosen:
-        assert chosen == settings.fastest("resnet18")
+    with settings.settled(tmp_path) as chosen:
+        assert chosen == settings.fastest()
 
 
 def test_the_allocator_and_the_fused_optimiser_change_no_number(house, tmp_path, monkeypatch):
@@ -38,17 +36,8 @@ def test_the_allocator_and_the_fused_optimiser_change_no_number(house, tmp_path,
     fast = train.train(run)
     monkeypatch.setenv("LWNB_HOME", str(tmp_path / "plain"))
     slow = settings.Setting("cpu", 1, "channels_last", False, False)
-    monkeypatch.setattr(settings, "fastest", lambda model: slow)
+    monkeypatch.setattr(settings, "fastest", lambda: slow)
     plain = train.train(run)
     assert plain.environment["fused"] is False
     assert plain.metrics["top1"] == fast.metrics["top1"] and abs(plain.metrics["loss"] - fast.metrics["loss"]) < 1e-3
     assert numbers(fast)[0].keys() == numbers(plain)[0].keys()
-
-
-@pytest.mark.parametrize("threads", [1, 2])
-def test_the_allocator_follows_what_was_measured_for_the_network_and_the_threads(threads):
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    kept = {model: settings.fastest(model).keep_memory for model in FIVE}
-    torch.set_num_threads(before)
-    assert {model for model, keep in kept.items() if not keep} == ({"efficientnet_v2_s"} if threads > 1 else set())
