@@ -97,11 +97,10 @@ def main(
     seconds: Annotated[float, typer.Option(help="That a run sleeps.")] = 60.0,
     payload: Annotated[int, typer.Option(help="Bytes that a run gives back; weights are 3 to 80 million.")] = 0,
 ) -> None:
-    """Print a table: what the runs lost by waiting for the engine, and what scheduler and caller took."""
-    import pandas as pd
-
-    rows = [measure(int(count), each, seconds, payload) for count in counts.split(",")]
-    print(pd.DataFrame(rows).round(3).to_string(index=False))
+    """Print a line for each number of workers: what the runs lost by waiting for the engine, and what scheduler and caller took."""
+    for count in counts.split(","):
+        row = measure(int(count), each, seconds, payload)
+        print(", ".join(f"{name} {round(value, 3):g}" for name, value in row.items()), flush=True)
 
 
 if __name__ == "__main__":
