@@ -15,7 +15,12 @@ import typer
 
 from lwnb import workers
 
-os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "error")  # for the processes that are started here
+os.environ |= {  # for the processes that are started here: hundreds on a few cores, where each looks at itself less often
+    "DASK_LOGGING__DISTRIBUTED": "error",
+    "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",
+    "DASK_DISTRIBUTED__ADMIN__TICK__INTERVAL": "1s",
+    "DASK_DISTRIBUTED__ADMIN__SYSTEM_MONITOR__INTERVAL": "10s",
+}
 
 
 def run(seconds: float, payload: int) -> tuple[str, float, float, bytes]:
