@@ -30,10 +30,12 @@ def connect(count: int, scheduler: str | None = None):
     Raises
     ------
     ParamsError
-        No scheduler answers at this address.
+        No scheduler answers at this address, or it is gone before the end.
     """
     import dask
     from distributed import Client, LocalCluster
+    from distributed.client import FuturesCancelledError
+    from distributed.comm import CommClosedError
 
     quiet = {
         "distributed.admin.large-graph-warning-threshold": "1GB",  # a task may carry the weights that it starts from
@@ -48,7 +50,13 @@ def connect(count: int, scheduler: str | None = None):
                     f"--scheduler {scheduler}: no scheduler answers there ({error}); start one: dask scheduler"
                 ) from None
             with client:
-                yield client
+                try:
+                    yield client
+                except (FuturesCancelledError, CommClosedError) as error:
+                    raise ParamsError(
+                        f"--scheduler {scheduler}: the connection was lost ({type(error).__name__}). What has ended is kept: "
+                        "start the scheduler again, and ask again"
+                    ) from None
         else:
             local = {"n_workers": count, "threads_per_worker": 1, "memory_limit": 0, "dashboard_address": ":0"}
             with (

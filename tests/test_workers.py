@@ -38,7 +38,7 @@ def cluster(tmp_path):
     file = tmp_path / "scheduler.json"
     quiet = ("--no-dashboard", "--host", "127.0.0.1")
     with ExitStack() as stack:
-        stack.enter_context(process("dask", "scheduler", "--scheduler-file", file, "--port", 0, *quiet))
+        scheduler = stack.enter_context(process("dask", "scheduler", "--scheduler-file", file, "--port", 0, *quiet))
         while not file.exists():
             time.sleep(0.05)
         address = f"tcp://127.0.0.1:{__import__('json').loads(file.read_text())['address'].rsplit(':', 1)[1]}"
@@ -48,7 +48,7 @@ def cluster(tmp_path):
             home = {"LWNB_HOME": tmp_path / name, "OMP_NUM_THREADS": 1}
             return stack.enter_context(process("dask", "worker", address, *options, **home))
 
-        worker.address = address
+        worker.address, worker.scheduler = address, scheduler
         yield worker
 
 
@@ -105,6 +105,16 @@ def test_a_worker_that_takes_two_tasks_at_once_is_refused_and_one_that_fails_tel
     table = grid.ensure([lost], scheduler=cluster.address)
     assert table["status"].tolist() == ["failed"] and "0123456789ab has no weights" in table["reason"][0]
     assert "Traceback" in results.failure(lost)["traceback"]
+
+
+@pytest.mark.slow
+def test_a_scheduler_that_dies_is_named(cluster):
+    cluster("only")
+    with pytest.raises(ParamsError, match="the connection was lost"), workers.connect(0, cluster.address) as client:
+        tasks = [workers.Task(f"task-{n}", None, lambda: (0.2,)) for n in range(50)]
+        for count, _ in enumerate(workers.spread(tasks, where, client)):
+            if count == 1:
+                cluster.scheduler.kill()
 
 
 @pytest.mark.slow
