@@ -43,7 +43,7 @@ def page_of(name: str, data_root: str | None, **changes) -> Params:
     """The parameters of a page under this benchmark's protocol; changes that are None stay as they are there."""
     given = {"data_root": data_root and str(Path(data_root).resolve())} | changes
     protocol = DIGITS if name == "digits" else OTHERS
-    return params.read(params.file_of(name), **protocol | {k: v for k, v in given.items() if v is not None})
+    return params.read(*params.files_of(name), **protocol | {k: v for k, v in given.items() if v is not None})
 
 
 def run_of(page: Params, model: str, seed: int = 0, **changes) -> Run:

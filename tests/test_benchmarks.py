@@ -149,6 +149,10 @@ def test_equality_is_said_only_where_it_is_shown(ours, theirs, equal):
 
 
 @pytest.mark.slow
+def test_a_page_that_names_its_budget_brings_it_along():
+    assert plan.run_of(plan.page_of("cifar10-all", None), MODEL).lr == 2.0e-3  # as params/budget-cpu.yaml says
+
+
 def test_a_job_is_the_same_wherever_its_images_lie(tmp_path):
     here, there = ({"part": "compare", "source": {"dataset": "cifar10", "data_root": root}} for root in ("a", None))
     store.append(tmp_path / "results.jsonl", here, {"wall_s": 1.0})
