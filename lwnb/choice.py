@@ -115,6 +115,20 @@ def _candidate(record: Record, one: dict, here: pd.DataFrame) -> dict:
     return row | {"right": np.asarray(one["predictions"]) == record.predictions["labels"]}
 
 
+def shipped(found: pd.DataFrame, runtime: str = "onnxruntime") -> pd.DataFrame:
+    """A row a network of `candidates`: what its file for one runtime takes in fp32 and INT8, and the top-1 that INT8 leaves.
+
+    Columns `fp32_mb`, `fp32_ms`, `int8_mb`, `int8_ms` and `int8_top1`; missing where there is no such file.
+    """
+    shown = {"fp32": ("size_mb", "latency_ms"), "int8": ("size_mb", "latency_ms", "top1")}
+    found = found.reindex(columns=["model", "runtime", "precision", "size_mb", "latency_ms", "top1"])
+    parts = []
+    for precision, columns in shown.items():
+        own = found[(found["runtime"] == runtime) & (found["precision"] == precision)].set_index("model")
+        parts.append(own[list(columns)].rename(columns=lambda column, p=precision: f"{p}_{column.split('_')[-1]}"))
+    return pd.concat(parts, axis=1).rename_axis("model").reset_index()
+
+
 def choose(found: pd.DataFrame, limits: Limits) -> pd.DataFrame:
     """The candidates ranked: those that fit by top-1, then those of which it cannot be said, then the others, with reasons.
 

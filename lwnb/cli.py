@@ -203,12 +203,12 @@ def report(
 ) -> None:
     """Train what is missing, execute the notebooks, build the book, and print the path of its first page.
 
-    Exit status 1 if a run or a notebook failed; the pages of the others are there all the same.
+    Without pages and parameters: digits, and beside it the published pages, from their records in results/. Exit status 1 if a run or a notebook failed; the pages of the others are there all the same.
     """
     from lwnb import book, devices, exports, grid, results, studies
     from lwnb.pages import Page
 
-    values = _read(pages, budget, param)
+    values = _read(pages or ["digits", *([] if param else params.PUBLISHED)], budget, param)
     found = _pinned(values)
     runs = _runs(found, None)
     _announce(runs)
@@ -291,6 +291,15 @@ def publish(
     typer.echo(f"{len(copied)} records copied to results/, {len(records) - len(copied)} were there.")
     if everything:
         typer.echo(f"{costs.publish()} device records and footprints copied.")
+
+
+@app.command()
+def readme() -> None:
+    """Write the opening of README.md, its figure and table, from the records of the published pages."""
+    from lwnb import answer
+
+    answer.write([p for p in _pinned(_read(list(params.PUBLISHED), "cpu", None)).values() if len(p.notebooks) > 1])
+    typer.echo("README.md")
 
 
 def _tell(line: str) -> None:

@@ -140,6 +140,11 @@ COLUMNS = {
     "choice": Column("what fits best"),
     "next": Column("next network, behind by"),
     "size_mb": Column("its file, MB", "{:.2f}", "lower"),
+    "fp32_mb": Column("fp32 file, MB", "{:.2f}", "lower"),
+    "int8_mb": Column("INT8 file, MB", "{:.2f}", "lower"),
+    "fp32_ms": Column("fp32 latency, ms", "{:.2f}", "lower"),
+    "int8_ms": Column("INT8 latency, ms", "{:.2f}", "lower"),
+    "int8_top1": Column("INT8 top-1, first seed", "{:.3f}", "higher"),
     "memory_mib": Column("its memory, MiB", "{:.2f}", "lower"),
     "memory_is": Column("memory is"),
     "verdict": Column("verdict"),
@@ -234,12 +239,17 @@ def _traced(figure: plt.Figure, frame: pd.DataFrame, keys: list[str] | None = No
     return figure
 
 
-def show(figure: plt.Figure, alt: str) -> None:
-    """Show a figure as SVG with a text for those who cannot see it; below it, the runs that it shows, and its data."""
+def svg(figure: plt.Figure) -> bytes:
+    """A figure as SVG, which closes it: the same figure gives the same bytes."""
     stream = io.BytesIO()
     figure.savefig(stream, format="svg", bbox_inches="tight", metadata={"Date": None})
     plt.close(figure)
-    code = base64.b64encode(stream.getvalue()).decode()
+    return stream.getvalue()
+
+
+def show(figure: plt.Figure, alt: str) -> None:
+    """Show a figure as SVG with a text for those who cannot see it; below it, the runs that it shows, and its data."""
+    code = base64.b64encode(svg(figure)).decode()
     image = f'<img alt="{html.escape(alt)}" src="data:image/svg+xml;base64,{code}" style="max-width: 100%">'
     display(HTML(image + f'<div class="trace">{getattr(figure, "trace", "")}</div>'))
 

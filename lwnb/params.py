@@ -179,6 +179,10 @@ STUDIES = ("01_architectures", "02_transfer", "03_augmentation", "04_hyperparame
 """The studies by the name of their notebook."""
 
 
+PUBLISHED = ()
+"""The pages whose every run stands in `results/`: the report shows them where no page is asked for."""
+
+
 class Params(BaseModel):
     """The parameters of a page: the union over the studies. Defaults are digits at budget `quick`."""
 

@@ -35,10 +35,10 @@ LEVELS = (  # from the ground up: a module imports from lower lines only
     {"devices"},
     {"exports"},
     {"choice", "grid", "pages"},
-    {"book", "explore"},
+    {"book", "explore", "answer"},
     {"cli"},
 )
-LIGHT = set().union(*LEVELS[:9], {"devices", "exports", "choice", "explore", "pages", "book", "cli"})
+LIGHT = set().union(*LEVELS[:9], {"devices", "exports", "choice", "explore", "pages", "book", "answer", "cli"})
 """Modules that are imported without torch, and name it nowhere."""
 
 HEAVY = {"torch", "torchvision", "lightning", "pytorch_lightning", "torchmetrics", "ptflops"}

@@ -1,0 +1,76 @@
+"""The answer in short: the networks of a page by accuracy and by what their files cost, and the opening of the README."""
+
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from lwnb import choice, compare, devices, disk, figures, results, studies
+from lwnb.figures import COLUMNS, number
+from lwnb.params import CHECKOUT, Params
+
+BEGIN, END = "<!-- made by `lwnb readme` -->\n", "<!-- end -->"
+
+FIGURE = "book/assets/answer.svg"
+
+
+def networks(p: Params, timings: pd.DataFrame) -> pd.DataFrame:
+    """A row a network of a page: means over the seeds as in `lwnb.compare.summary`, and its file as in `lwnb.choice.shipped`.
+
+    Latencies are those of `device`, the device that the page speaks of, one image at a time on one thread; what INT8
+    leaves is that of the first seed.
+    """
+    runs, device = studies.architectures(p), devices.here(devices.of_page(p, timings))
+    first = [record for record in map(results.find, studies.deployment(p)) if record and record.metrics["learned"]]
+    files = choice.shipped(choice.candidates(first, device, timings))
+    return compare.summary(results.table(runs)).merge(files, on="model", how="left").assign(device=device)
+
+
+def opening(pages: list[Params]) -> str:
+    """A figure and a table of these pages in Markdown, and beneath them what they rest on: seeds, images, budget, machine.
+
+    Files and latencies are those of the first page.
+    """
+    timings = devices.table()
+    frames = [networks(p, timings) for p in pages]
+    costs = frames[0].set_index("model")[["parameters", "macs", "int8_mb", "fp32_ms", "int8_ms"]]
+    table = pd.DataFrame({"network": costs.index.map(figures.name)}, index=costs.index)
+    for p, frame in zip(pages, frames, strict=True):
+        rows = frame.set_index("model").itertuples()
+        table[f"top-1, {p.title}"] = pd.Series({row.Index: f"{row.top1:.3f} ({row.interval})" for row in rows})
+    for column, values in costs.items():
+        table[COLUMNS[column].label] = [number(value, COLUMNS[column]) for value in values]
+    rows = [list(table), ["---"] * len(table.columns), *table.fillna("–").to_numpy().tolist()]
+    lines = ["| " + " | ".join(map(str, row)) + " |" for row in rows]
+    basis = [_basis(p, frame) for p, frame in zip(pages, frames, strict=True)]
+    alt = f"Test top-1 on {pages[0].title} against the size of the INT8 file and the latency in fp32"
+    return "\n".join([f"![{alt}]({FIGURE})", "", *lines, "", *basis, "", _costs(pages[0], frames[0]), ""])
+
+
+def _basis(p: Params, frame: pd.DataFrame) -> str:
+    known = frame.dropna(subset=["top1"])
+    seeds = sorted({int(count) for count in known["seeds"]})
+    started = sorted({record.environment["started"][:10] for record in map(results.find, studies.architectures(p)) if record})
+    counts, days = " or ".join(map(str, seeds)), " to ".join(dict.fromkeys((started[0], started[-1])))
+    return (
+        f"- {p.title}: {int(known['n_train'].max()):,} training, {int(known['n_val'].max()):,} validation and "
+        f"{int(known['n_test'].max()):,} test images at {p.image_size} px, {counts} seed{'s' * (seeds != [1])}, {p.epochs} epochs from "
+        f"scratch at output stride {p.output_stride}, budget `{p.budget}`, {days}."
+    )
+
+
+def _costs(p: Params, frame: pd.DataFrame) -> str:
+    return (
+        "In brackets the 95 % interval: Wilson's over the test images or Student's t over the seeds, whichever reaches further. "
+        f"MACs, files and latencies are those of the networks for {p.title}: ONNX Runtime, one image on one thread of "
+        f"{frame['device'].iloc[0]}. Another device ranks them otherwise; `make report` shows every run, and what these cannot say."
+    )
+
+
+def write(pages: list[Params], readme: Path = CHECKOUT / "README.md") -> None:
+    """Put `opening` between its two marks in the README, and its figure beside the book's."""
+    text = readme.read_text(encoding="utf-8")
+    middle = re.compile(f"(?<={re.escape(BEGIN)}).*?(?={re.escape(END)})", re.DOTALL)
+    figure = figures.costs(networks(pages[0], devices.table()), ["int8_mb", "fp32_ms"])
+    disk.write(readme.parent / FIGURE, figures.svg(figure))
+    disk.write(readme, middle.sub(lambda _: opening(pages), text).encode())
