@@ -1,17 +1,24 @@
 """The answer in short: the networks of a page by accuracy and by what their files cost, and the opening of the README."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from lwnb import choice, compare, devices, disk, figures, results, studies
-from lwnb.figures import COLUMNS, number
+from lwnb import choice, compare, devices, disk, figures, params, results, studies
+from lwnb.columns import COLUMNS, number
 from lwnb.params import CHECKOUT, Params
 
 BEGIN, END = "<!-- made by `lwnb readme` -->\n", "<!-- end -->"
 
 FIGURE = "book/assets/answer.svg"
+
+
+def pages() -> list[Params]:
+    """The published pages that compare networks on one data set in every study."""
+    every = [params.read(*params.files_of(name, "cpu")) for name in params.PUBLISHED]
+    return [p for p in every if len(p.notebooks) > 1]
 
 
 def networks(p: Params, timings: pd.DataFrame) -> pd.DataFrame:
@@ -26,7 +33,7 @@ def networks(p: Params, timings: pd.DataFrame) -> pd.DataFrame:
     return compare.summary(results.table(runs)).merge(files, on="model", how="left").assign(device=device)
 
 
-def opening(pages: list[Params]) -> str:
+def opening(pages: Sequence[Params]) -> str:
     """A figure and a table of these pages in Markdown, and beneath them what they rest on: seeds, images, budget, machine.
 
     Files and latencies are those of the first page.
@@ -50,7 +57,9 @@ def opening(pages: list[Params]) -> str:
 def _basis(p: Params, frame: pd.DataFrame) -> str:
     known = frame.dropna(subset=["top1"])
     seeds = sorted({int(count) for count in known["seeds"]})
-    started = sorted({record.environment["started"][:10] for record in map(results.find, studies.architectures(p)) if record})
+    started = sorted(
+        {record.environment["started"][:10] for record in map(results.find, studies.architectures(p)) if record}
+    )
     counts, days = " or ".join(map(str, seeds)), " to ".join(dict.fromkeys((started[0], started[-1])))
     return (
         f"- {p.title}: {int(known['n_train'].max()):,} training, {int(known['n_val'].max()):,} validation and "
@@ -67,10 +76,10 @@ def _costs(p: Params, frame: pd.DataFrame) -> str:
     )
 
 
-def write(pages: list[Params], readme: Path = CHECKOUT / "README.md") -> None:
+def write(readme: Path = CHECKOUT / "README.md") -> None:
     """Put `opening` between its two marks in the README, and its figure beside the book's."""
     text = readme.read_text(encoding="utf-8")
     middle = re.compile(f"(?<={re.escape(BEGIN)}).*?(?={re.escape(END)})", re.DOTALL)
-    figure = figures.costs(networks(pages[0], devices.table()), ["int8_mb", "fp32_ms"])
+    figure = figures.costs(networks(pages()[0], devices.table()), ["int8_mb", "fp32_ms"])
     disk.write(readme.parent / FIGURE, figures.svg(figure))
-    disk.write(readme, middle.sub(lambda _: opening(pages), text).encode())
+    disk.write(readme, middle.sub(lambda _: opening(pages()), text).encode())

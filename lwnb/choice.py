@@ -9,9 +9,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from lwnb import costs, devices, results, stats
+from lwnb.columns import COLUMNS as SHOWN
+from lwnb.columns import name, number
 from lwnb.compare import span
-from lwnb.figures import COLUMNS as SHOWN
-from lwnb.figures import name, number
 from lwnb.params import CHECKOUT, ParamsError, nearest
 from lwnb.results import Record
 

@@ -10,8 +10,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from lwnb import results, rules, studies, trace
+from lwnb.columns import label
 from lwnb.evidence import Evidence, describe
-from lwnb.figures import label
 from lwnb.params import CHECKOUT, FIVE, Dataset, Params, ParamsError
 
 Rule = Literal["better", "sooner", "widest", "lowest", "swapped", "balance"]

@@ -298,7 +298,7 @@ def readme() -> None:
     """Write the opening of README.md, its figure and table, from the records of the published pages."""
     from lwnb import answer
 
-    answer.write([p for p in _pinned(_read(list(params.PUBLISHED), "cpu", None)).values() if len(p.notebooks) > 1])
+    answer.write()
     typer.echo("README.md")
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from lwnb import stats
-from lwnb.figures import name
+from lwnb.columns import name
 from lwnb.params import Run
 from lwnb.results import Record
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from lwnb.columns import label, name
 from lwnb.compare import SETTING, best, flat, summary
-from lwnb.figures import label, name
 from lwnb.results import Record
 
 

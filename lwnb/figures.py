@@ -1,10 +1,9 @@
-"""Tables and plots for the notebooks: one palette, one column table."""
+"""Tables and plots for the notebooks: one palette; `lwnb.columns` says how a column is written."""
 
 import base64
 import html
 import io
 import re
-from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,145 +13,10 @@ from IPython.display import HTML, display
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from lwnb import stats, trace
+from lwnb.columns import COLUMNS, NETWORKS, Column, label, name, number
 from lwnb.results import Record
 
 sns.set_theme(style="whitegrid", context="notebook", font_scale=0.85, rc={"figure.dpi": 96, "svg.hashsalt": "lwnb"})
-
-
-@dataclass(frozen=True)
-class Column:
-    """How a column is shown: its label with unit, a number format, and whether higher or lower is better."""
-
-    label: str
-    form: str = "{}"
-    better: str = ""
-    scale: float = 1.0
-
-
-COLUMNS = {
-    "key": Column("run"),
-    "status": Column("status"),
-    "reason": Column("reason"),
-    "model": Column("network"),
-    "dataset": Column("data set"),
-    "seeds": Column("seeds", "{:.0f}"),
-    "top1": Column("top-1", "{:.3f}", "higher"),
-    "interval": Column("95 % interval"),
-    "top5": Column("top-5", "{:.3f}", "higher"),
-    "macro_f1": Column("macro F1", "{:.3f}", "higher"),
-    "ece": Column("calibration error", "{:.3f}", "lower"),
-    "loss": Column("test loss, nats", "{:.3f}", "lower"),
-    "val_top1": Column("val. top-1", "{:.3f}", "higher"),
-    "train_top1": Column("train. top-1", "{:.3f}"),
-    "gap": Column("training − validation", "{:+.3f}", "lower"),
-    "n_train": Column("train. images", "{:,.0f}"),
-    "n_val": Column("val. images", "{:,.0f}"),
-    "n_test": Column("test images", "{:,.0f}"),
-    "near": Column("near-duplicates", "{:,.0f}"),
-    "top1_apart": Column("top-1 without them", "{:.3f}"),
-    "parameters": Column("parameters, M", "{:.2f}", "lower", 1e-6),
-    "macs": Column("MACs, M", "{:.1f}", "lower", 1e-6),
-    "size_bytes": Column("file size, MB", "{:.2f}", "lower", 1e-6),
-    "latency_ms": Column("latency, ms", "{:.3f}", "lower"),
-    "epoch_seconds": Column("epoch, s", "{:.2f}", "lower"),
-    "train_seconds": Column("training, s", "{:.1f}", "lower"),
-    "wall_seconds": Column("wall time, s", "{:.1f}", "lower"),
-    "images_per_second": Column("trained images/s", "{:,.0f}", "higher"),
-    "estimate_s": Column("estimate, s", "{:,.0f}"),
-    "best_epoch": Column("best epoch", "{:.0f}"),
-    "epochs_run": Column("epochs run", "{:.0f}"),
-    "arm": Column("start"),
-    "lr": Column("learning rate", "{:g}"),
-    "weight_decay": Column("weight decay", "{:g}"),
-    "batch_size": Column("batch size", "{:.0f}"),
-    "optimizer": Column("optimiser"),
-    "schedule": Column("schedule"),
-    "augment": Column("augmentation"),
-    "train_size": Column("images asked for", "{:,.0f}"),
-    "seed": Column("seed", "{:.0f}"),
-    "epoch": Column("epoch", "{:.0f}"),
-    "weights": Column("weights"),
-    "freeze": Column("frozen"),
-    "classes": Column("classes"),
-    "epochs": Column("epochs", "{:.0f}"),
-    "seconds": Column("training time with pretraining, s", "{:.1f}", "lower"),
-    "commit": Column("commit"),
-    "device": Column("device"),
-    "started": Column("started"),
-    "page": Column("page"),
-    "claim": Column("claim"),
-    "statement": Column("statement"),
-    "source": Column("source"),
-    "quantity": Column("quantity"),
-    "published": Column("published"),
-    "measured": Column("this report (95 % interval)"),
-    "distance": Column("difference"),
-    "protocol": Column("what differs"),
-    "gpu_latency_ms": Column("GPU latency, ms", "{:.2f}", "lower"),
-    "latency_2_threads_ms": Column("latency with 2 threads, ms", "{:.2f}", "lower"),
-    "cuda_peak_memory_mib": Column("peak CUDA memory, MiB", "{:.1f}", "lower"),
-    "sd": Column("standard deviation over seeds", "{:.3f}"),
-    "pair": Column("pair"),
-    "trained": Column("weights of seed"),
-    "difference": Column("top-1 difference", "{:+.3f}"),
-    "difference_interval": Column("95 % interval over images"),
-    "seeds_interval": Column("95 % interval over seeds"),
-    "f1_difference": Column("macro F1 difference", "{:+.3f}"),
-    "f1_interval": Column("its 95 % interval"),
-    "p": Column("p", "{:.2g}"),
-    "p_holm": Column("p, Holm", "{:.2g}"),
-    "detectable": Column("detectable difference", "{:.3f}"),
-    "rank": Column("mean rank", "{:.1f}", "lower"),
-    "rank_interval": Column("95 % interval of the rank"),
-    "front_macs": Column("on the front of MACs", "{:.0%}"),
-    "front_size_bytes": Column("on the front of file size", "{:.0%}"),
-    "front_latency_ms": Column("on the front of latency", "{:.0%}"),
-    "other_load": Column("load by others", "{:.0%}"),
-    "runtime": Column("runtime"),
-    "runtime_version": Column("version"),
-    "precision": Column("precision"),
-    "threads": Column("threads", "{:.0f}"),
-    "p90_ms": Column("90th percentile, ms", "{:.3f}"),
-    "p99_ms": Column("99th percentile, ms", "{:.3f}"),
-    "images_per_s": Column("images/s", "{:,.0f}", "higher"),
-    "calls": Column("calls", "{:,.0f}"),
-    "processes": Column("processes", "{:.0f}"),
-    "load_mib": Column("loading, peak MiB", "{:.1f}", "lower"),
-    "run_mib": Column("running, MiB", "{:.2f}", "lower"),
-    "peak_mib": Column("peak memory, MiB", "{:.1f}", "lower"),
-    "busy": Column("busy machine"),
-    "noise": Column("noise of the protocol", "{:.1%}"),
-    "onnx_fp32_bytes": Column("ONNX fp32, MB", "{:.2f}", "lower", 1e-6),
-    "onnx_fp16_bytes": Column("ONNX fp16, MB", "{:.2f}", "lower", 1e-6),
-    "onnx_int8_bytes": Column("ONNX INT8, MB", "{:.2f}", "lower", 1e-6),
-    "executorch_fp32_bytes": Column("ExecuTorch fp32, MB", "{:.2f}", "lower", 1e-6),
-    "executorch_int8_bytes": Column("ExecuTorch INT8, MB", "{:.2f}", "lower", 1e-6),
-    "planned_bytes": Column("planned activations, KiB", "{:,.1f}", "lower", 1 / 1024),
-    "agree": Column("same guess as PyTorch", "{:.2%}", "higher"),
-    "error": Column("largest relative difference of a logit", "{:.1e}"),
-    "marked": Column("marked"),
-    "tensor": Column("tensor"),
-    "place": Column("place in the network", "{:.0f}"),
-    "of": Column("of", "{:.0f}"),
-    "snr_db": Column("signal to noise, dB", "{:.1f}"),
-    "budget": Column("budget"),
-    "limits": Column("limits"),
-    "choice": Column("what fits best"),
-    "next": Column("next network, behind by"),
-    "size_mb": Column("its file, MB", "{:.2f}", "lower"),
-    "fp32_mb": Column("fp32 file, MB", "{:.2f}", "lower"),
-    "int8_mb": Column("INT8 file, MB", "{:.2f}", "lower"),
-    "fp32_ms": Column("fp32 latency, ms", "{:.2f}", "lower"),
-    "int8_ms": Column("INT8 latency, ms", "{:.2f}", "lower"),
-    "int8_top1": Column("INT8 top-1, first seed", "{:.3f}", "higher"),
-    "memory_mib": Column("its memory, MiB", "{:.2f}", "lower"),
-    "memory_is": Column("memory is"),
-    "verdict": Column("verdict"),
-    "why": Column("why"),
-    "behind": Column("against the first (95 % interval)"),
-    "size": Column("cells", "{:.0f}"),
-}
-"""Label, unit, format and better direction of every column that a table or a plot shows."""
 
 LONG = 30
 """Characters from which a column's text is broken into lines."""
@@ -160,29 +24,12 @@ LONG = 30
 USUAL = {"status": "done", "seed": 0}
 """Columns that a table leaves out where every row has this value."""
 
-NETWORKS = {
-    "mobilenet_v3_small": ("MobileNetV3-Small", "o"),
-    "resnet18": ("ResNet18", "s"),
-    "squeezenet1_1": ("SqueezeNet 1.1", "D"),
-    "efficientnet_v2_s": ("EfficientNetV2-S", "^"),
-    "shufflenet_v2_x1_0": ("ShuffleNetV2 ×1.0", "v"),
-}
 _COLOURS = dict(zip(NETWORKS, sns.color_palette("colorblind", len(NETWORKS)), strict=True))
-
-
-def name(model: str) -> str:
-    """A network's name in print."""
-    return NETWORKS.get(model, (model, ""))[0]
 
 
 def colour(model: str):
     """A network's colour: the same one in every figure."""
     return _COLOURS.get(model, "0.4")
-
-
-def label(column: str) -> str:
-    """A column's label with its unit."""
-    return COLUMNS[column].label if column in COLUMNS else column
 
 
 def table(frame: pd.DataFrame, columns: list[str] | None = None):
@@ -209,13 +56,6 @@ def table(frame: pd.DataFrame, columns: list[str] | None = None):
 
 
 _BELOW = {"selector": "caption", "props": "caption-side: bottom; text-align: left"}
-
-
-def number(value, column: Column) -> str:
-    """A value as its column shows it, safe to stand in HTML; a dash where there is none."""
-    if value is None or (isinstance(value, float) and np.isnan(value)):
-        return "–"
-    return html.escape(column.form.format(value * column.scale if column.scale != 1 else value))
 
 
 def _length(text: str) -> int:

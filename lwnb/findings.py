@@ -7,8 +7,8 @@ import pandas as pd
 from scipy.stats import kendalltau
 
 from lwnb import compare, stats
+from lwnb.columns import name
 from lwnb.compare import Difference, best, by_model, common_seeds, difference, flat
-from lwnb.figures import name
 from lwnb.params import Params
 from lwnb.results import Record
 from lwnb.studies import tuning

@@ -7,9 +7,9 @@ import pandas as pd
 import yaml
 from pydantic import BaseModel, ConfigDict
 
+from lwnb.columns import COLUMNS, number
 from lwnb.compare import summary
 from lwnb.evidence import Evidence
-from lwnb.figures import COLUMNS, number
 from lwnb.params import CHECKOUT, Dataset, Params
 
 ALL = {"cifar10": (50_000, 10_000), "cifar100": (50_000, 10_000), "tiny-imagenet": (100_000, 10_000)}

@@ -7,9 +7,9 @@ import pandas as pd
 from scipy.stats import kendalltau, ttest_ind
 
 from lwnb import stats
+from lwnb.columns import COLUMNS, Column, label, name, number
 from lwnb.compare import common_seeds, difference, resampled
 from lwnb.evidence import Evidence, keys_of, sides, weaknesses
-from lwnb.figures import COLUMNS, Column, label, name, number
 from lwnb.results import Record
 
 SURE = 0.95

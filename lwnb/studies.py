@@ -94,7 +94,9 @@ def _origin(p: Params) -> tuple[list[Run], dict, dict]:
         run = base(p, p.first_seed, classes=f"0:{half}", weights="none", **recipe)
         return [run], {"weights": run.key}, {"classes": f"{half}:{p.num_classes}"}
     if p.source in DATASETS:
-        run = pretraining(p.source, p.transfer_model, p.data_root)
+        # what comes with a package downloads nothing: without the source's images, its weights alone are used
+        root = p.data_root or ("data" if p.dataset == "digits" else None)
+        run = pretraining(p.source, p.transfer_model, root)
         return [run], {"weights": run.key}, {}
     if p.source.endswith(".safetensors"):
         return [], _weights_file(Path(p.source)), {}

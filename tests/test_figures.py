@@ -5,7 +5,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
-from lwnb import figures
+from lwnb import columns, figures
 from lwnb.params import FIVE
 
 
@@ -75,7 +75,7 @@ def test_every_column_of_the_notebooks_has_a_label():
         for block in re.findall(r"figures\.table\(.*\[([^\]]*)\]\)", s)
         for n in re.findall(r'"(\w+)"', block)
     }
-    assert len(named) > 20 and named <= set(figures.COLUMNS), named - set(figures.COLUMNS)
+    assert len(named) > 20 and named <= set(columns.COLUMNS), named - set(columns.COLUMNS)
 
 
 @pytest.mark.parametrize("value", [1.0, 0.0])
