@@ -2,8 +2,8 @@
 
 import gc
 import os
-import statistics
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
@@ -62,24 +62,26 @@ def _here(run: Run, weights: bool) -> bool:
 
 
 def estimate(runs: list[Run]) -> list[float | None]:
-    """Training time of each run in seconds.
+    """Training time of each run in seconds of this whole machine: of many runs side by side, the sum is the time of all.
 
-    From this machine's runs of the same network, image size and output stride; else of the same network; else `SPEED`.
+    From this machine's runs of the same network, image size and output stride, frozen or not; else of the same network;
+    else `SPEED`. Long runs count by their length, since short ones are slowed by what is not training.
     """
-    own: dict[tuple, list[float]] = {}
+    spent, done = defaultdict(float), defaultdict(float)
     for record in results.every():
         if not record.published:
-            pace = record.environment["train_seconds"] / _work(record.run, record.metrics["n_train"])
+            about = record.environment
+            share = about["threads"] / about["machine"]["cores"] if about["device"] == "cpu" else 1
             for like in (_shape(record.run), (record.run.model,)):
-                own.setdefault(like, []).append(pace)
-    known = {(model,): 1 / speed for model, speed in SPEED.items()}
-    known |= {like: statistics.median(paces) for like, paces in own.items()}
+                spent[like] += about["train_seconds"] * share
+                done[like] += _work(record.run, record.metrics["n_train"])
+    known = {(model,): 1 / speed for model, speed in SPEED.items()} | {like: spent[like] / done[like] for like in done}
     paces = [known.get(_shape(run), known.get((run.model,))) for run in runs]
     return [pace * _work(run) if pace and _work(run) else None for pace, run in zip(paces, runs, strict=True)]
 
 
 def _shape(run: Run) -> tuple:
-    return run.model, run.image_size, run.output_stride
+    return run.model, run.image_size, run.output_stride, run.freeze
 
 
 def _work(run: Run, images: int = 0) -> float:

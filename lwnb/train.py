@@ -117,6 +117,7 @@ class _Recipe(lightning.LightningModule):
     def __init__(self, run: Run, net: nn.Module, task: data.Task, on_epoch: Callable, setting: settings.Setting):
         super().__init__()
         self.run, self.task, self.on_epoch, self.setting = run, task, on_epoch, setting
+        self.commit = results.commit()  # of the code that trains, not of what is committed meanwhile
         self.layout = getattr(torch, setting.memory_format)
         self.net = net.to(memory_format=self.layout)
         self.frozen = models.freeze(net, run.model) if run.freeze else []
@@ -350,7 +351,7 @@ def _environment(recipe: _Recipe) -> dict:
         "versions": results.versions(*names) | {"python": platform.python_version()},
         "machine": results.machine(),
         **asdict(recipe.setting),
-        "commit": results.commit(),
+        "commit": recipe.commit,
         "train_seconds": train_seconds,
         "epoch_seconds": float(np.median(recipe.seconds)),
         "all_epoch_seconds": recipe.seconds,

@@ -32,11 +32,16 @@ def test_a_finished_source_is_trained_again_only_when_its_weights_are_wanted_and
 
 
 def test_the_estimate_comes_from_this_machine_s_runs_once_there_are_some(house):
-    run = Run(**RUN, train_size=800)
+    run, whole = Run(**RUN, train_size=800), results.machine()["cores"]
     assert grid.estimate([run]) == [pytest.approx(3 * 800 / grid.SPEED["resnet18"])]
-    save(Run(**RUN, seed=5), n_train=100)  # 3 epochs of 100 images took 2 s
-    assert grid.estimate([run]) == [pytest.approx(16)]
-    assert grid.estimate([run.model_copy(update={"output_stride": 16})]) == [pytest.approx(64)]
+    save(Run(**RUN, seed=5), n_train=100)  # 3 epochs of 100 images took 2 s by 2 threads
+    assert grid.estimate([run]) == [pytest.approx(16 * 2 / whole)]
+    assert grid.estimate([run.model_copy(update={"output_stride": 16})]) == [pytest.approx(64 * 2 / whole)]
+    frozen = run.model_copy(update={"weights": "imagenet", "freeze": True})
+    save(frozen, n_train=800)  # 3 epochs of 800 images took 2 s
+    assert grid.estimate([frozen, run]) == [pytest.approx(2 * 2 / whole), pytest.approx(16 * 2 / whole)]
+    save(Run(**RUN, seed=6), n_train=900)
+    assert grid.estimate([run]) == [pytest.approx(800 * (2 + 2) / (100 + 900) * 2 / whole)]
 
 
 def test_a_network_that_nothing_is_known_of_has_no_estimate(house):
