@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from lwnb import choice, compare, devices, disk, figures, params, results, studies
+from lwnb import choice, compare, devices, disk, figures, findings, params, results, studies
 from lwnb.columns import COLUMNS, number
 from lwnb.params import CHECKOUT, Params
 
@@ -57,14 +57,11 @@ def opening(pages: Sequence[Params]) -> str:
 def _basis(p: Params, frame: pd.DataFrame) -> str:
     known = frame.dropna(subset=["top1"])
     seeds = sorted({int(count) for count in known["seeds"]})
-    started = sorted(
-        {record.environment["started"][:10] for record in map(results.find, studies.architectures(p)) if record}
-    )
-    counts, days = " or ".join(map(str, seeds)), " to ".join(dict.fromkeys((started[0], started[-1])))
+    records = [record for record in map(results.find, studies.architectures(p)) if record]
     return (
         f"- {p.title}: {int(known['n_train'].max()):,} training, {int(known['n_val'].max()):,} validation and "
-        f"{int(known['n_test'].max()):,} test images at {p.image_size} px, {counts} seed{'s' * (seeds != [1])}, {p.epochs} epochs from "
-        f"scratch at output stride {p.output_stride}, budget `{p.budget}`, {days}."
+        f"{int(known['n_test'].max()):,} test images at {p.image_size} px, {' or '.join(map(str, seeds))} seed{'s' * (seeds != [1])}, {p.epochs} "
+        f"epochs from scratch at output stride {p.output_stride}, budget `{p.budget}`{findings.made(records)}."
     )
 
 

@@ -37,9 +37,16 @@ def apart(found: Difference, p: float) -> str:
     return f"the paired test does not tell the two apart (p = {p:.2g}{least})"
 
 
+def made(records: Sequence[Record]) -> str:
+    """Where and when runs were trained, as the end of a sentence; empty without any."""
+    where = dict.fromkeys("{cpu}, {cores} cores".format(**record.environment["machine"]) for record in records)
+    days = sorted(record.environment["started"][:10] for record in records)
+    return f"; trained on {'; '.join(where)}, {' to '.join(dict.fromkeys((days[0], days[-1])))}" if days else ""
+
+
 def limits(p: Params, frame: pd.DataFrame, records: Sequence[Record] = ()) -> list[str]:
     """What the runs of a page cannot say: seeds, subsets, unfinished curves, runs that failed."""
-    found = [f"Budget `{p.budget}`, {p.epochs} epochs at {p.image_size} px."]
+    found = [f"Budget `{p.budget}`, {p.epochs} epochs at {p.image_size} px{made(records)}."]
     if p.seeds == 1:
         found.append("One seed: how much a second training would differ is not known; intervals are over test images.")
     if p.train_size or p.test_size:

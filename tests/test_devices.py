@@ -178,7 +178,9 @@ def test_what_fits_is_ranked_and_the_others_have_their_reason(two):
 
 
 def test_a_network_is_one_row_with_what_its_file_takes(two):
-    found = choice.shipped(choice.candidates(choice.records_of(two), devices.name(results.machine()))).set_index("model")
+    found = choice.shipped(choice.candidates(choice.records_of(two), devices.name(results.machine()))).set_index(
+        "model"
+    )
     assert found.loc["resnet18", ["int8_mb", "int8_ms", "int8_top1"]].tolist() == [40, 5, 1.0]
     assert found.loc["squeezenet1_1", "int8_top1"] == 0.5 and found["fp32_ms"].isna().all()
     assert choice.shipped(choice.candidates([], "phone")).empty

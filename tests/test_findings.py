@@ -1,3 +1,5 @@
+import re
+
 import pandas as pd
 import pytest
 from planted import FLAT, RISING, frame, plant
@@ -47,6 +49,15 @@ def test_a_finding_carries_interval_and_n(house):
     # Wilson for 81 of 263, Newcombe 1998: 0.2553 to 0.3662
     text = told([plant(81 / 263, n=263)])
     assert "0.308 (95 % interval 0.255 to 0.366, n = 263)" in text
+
+
+def test_where_and_when_runs_were_trained_is_said(house):
+    records = [plant(seed=seed) for seed in (0, 1)]
+    records[1].environment["started"] = "2031-02-03T04:05:06"
+    records[1].environment["machine"] = {"cpu": "Cortex-A76", "cores": 4}
+    said = "\n".join(findings.limits(P, frame(records), records))
+    assert re.search(r"px; trained on .+ cores; Cortex-A76, 4 cores, \d{4}-\d\d-\d\d to 2031-02-03\.", said)
+    assert "trained on" not in findings.limits(P, frame(records))[0]
 
 
 def test_limits_name_one_seed_weak_networks_and_runs_without_a_result(house):
