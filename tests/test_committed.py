@@ -1,6 +1,8 @@
 """The records under results/ belong to this recipe, are whole, and stay small."""
 
+import hashlib
 import json
+import re
 
 import numpy as np
 import pytest
@@ -39,3 +41,15 @@ def test_results_stay_small_and_hold_no_image():
     kinds = {file.suffix for file in files}
     assert kinds <= {".json", ".jsonl", ".csv", ".npz", ".safetensors", ".md"}
     assert all(file.stat().st_size < 4e6 for file in RESULTS.rglob("*.safetensors"))
+
+
+def test_every_committed_backbone_is_the_one_that_the_readme_describes():
+    text = (RESULTS / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w{12})` \| .* \| ([\d.]+) \| (\d+) \| `(\w{64})` \|$", text, re.MULTILINE)
+    files = {file.parent.name: file for file in RESULTS.glob("*/*/*/weights.safetensors")}
+    assert {key for key, *_ in rows} == set(files) and len(files) == 2
+    for key, top1, minutes, digest in rows:
+        read = {name: json.loads((files[key].parent / f"{name}.json").read_text()) for name in ("metrics", "environment")}
+        assert hashlib.sha256(files[key].read_bytes()).hexdigest() == digest
+        assert f"{read['metrics']['top1']:.3f}" == top1
+        assert round(read["environment"]["train_seconds"] / 60) == int(minutes)
