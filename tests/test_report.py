@@ -14,7 +14,7 @@ import pytest
 from lwnb.params import CHECKOUT
 
 TINY = (
-    "models=[mobilenet_v3_small, shufflenet_v2_x1_0]", "train_size=240", "test_size=100", "epochs=4", "source_epochs=4",
+    "models=[mobilenet_v3_small, shufflenet_v2_x1_0]", "train_size=240", "test_size=100", "epochs=4", "source=classes", "source_epochs=4",
     "source_train_size=240", "transfer_sizes=[240]", "transfer_lrs=[2.0e-3]", "policies=[none, crop]", "trials=2",
     "transfer_model=shufflenet_v2_x1_0", "augment_model=shufflenet_v2_x1_0", "hyper_model=shufflenet_v2_x1_0",
 )  # fmt: skip

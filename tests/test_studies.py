@@ -127,3 +127,11 @@ def test_a_plan_of_a_thousand_runs_takes_under_a_second():
 def test_planning_needs_no_torch():
     code = "import sys; from lwnb import params, studies; studies.runs(params.check({})); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_digits_start_from_another_set_s_weights_without_a_download_of_its_images():
+    """CIFAR-100 is 169 MB, and only looked at for near-duplicates."""
+    first = studies.transfer(check({"source": "cifar100"}))[0]
+    assert (first.dataset, first.source.data_root) == ("cifar100", "data")
+    page = {"dataset": "cifar10", "source": "cifar100", "augment": "none", "policies": ["none"]}
+    assert studies.transfer(check(page))[0].source.data_root is None
