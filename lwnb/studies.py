@@ -81,7 +81,7 @@ def about_source(p: Params) -> str:
     run, kind = origin[0], "other classes of the same data set" if target else "another data set"
     task = f"; the target is its classes {target['classes']}" if target else ""
     classes = "all classes" if run.classes == "all" else f"classes {run.classes}"
-    return f"{run.dataset}, {classes} ({kind}, pretrained here by run `{run.key}`, {run.epochs} epochs){task}"
+    return f"{run.dataset}, {classes} ({kind}, pretrained by run `{run.key}`, {run.epochs} epochs){task}"
 
 
 def _origin(p: Params) -> tuple[list[Run], dict, dict]:
