@@ -282,10 +282,13 @@ def publish(
         bool, typer.Option("--weights", help="With their weights in half precision: a pretrained source for others.")
     ] = False,
 ) -> None:
-    """Copy the records of these pages from runs/ to results/, where they are committed; without weights unless asked."""
-    from lwnb import costs, results
+    """Copy the records of these pages, and of what chose their learning rates, from runs/ to results/, where they are committed;
+    without weights unless asked."""
+    from lwnb import costs, results, studies
 
-    wanted = None if everything else {run.key for run in _runs(_pinned(_read(pages, budget, param)), study)}
+    found = {} if everything else _pinned(_read(pages, budget, param))
+    tried = [run.key for p in found.values() for model in p.models for run in studies.tuning(p, model)]
+    wanted = None if everything else {run.key for run in _runs(found, study)} | set(tried * (not weights))
     records = [record for record in results.every() if wanted is None or record.run.key in wanted]
     copied = results.publish(records, weights)
     typer.echo(f"{len(copied)} records copied to results/, {len(records) - len(copied)} were there.")

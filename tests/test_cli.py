@@ -95,7 +95,7 @@ def test_a_page_can_be_a_file_anywhere(house, tmp_path):
 @pytest.mark.parametrize("budget", ["quick", "cpu"])
 def test_a_page_that_names_its_own_budget_takes_no_other(budget):
     (run,) = cli._runs(cli._pinned(cli._read(["pretrain-cifar100"], budget, None)), None)
-    assert (run.epochs, run.train_size, run.lr) == (50, 0, 2e-3)  # two of its own, one of budget-cpu.yaml
+    assert (run.epochs, run.train_size, run.lr) == (100, 0, 2e-3)  # two of its own, one of budget-cpu.yaml
     assert run.key == studies.pretraining("cifar100", "mobilenet_v3_small").key
 
 

@@ -48,3 +48,13 @@ def test_without_all_results_nothing_is_chosen(p):
 def test_one_rate_is_nothing_to_choose_from(house):
     with pytest.raises(ParamsError, match="nothing to choose from"):
         cli.tune(["digits"], "quick", ["tune_lrs=[1.0e-3]"])
+
+
+def test_what_chose_a_rate_is_published_with_its_page(p, house):
+    changes = [f"tune_lrs={RATES}", "models=[resnet18]"]
+    page = cli._pinned(cli._read(["digits"], "quick", changes))["digits"]
+    runs = studies.tuning(page, "resnet18")
+    finish(runs, (0.7, 0.8, 0.75))
+    tuning.choose(runs)
+    cli.publish(["digits"], "quick", changes, ["01_architectures"], everything=False, weights=False)
+    assert {file.parent.name for file in (house / "results").rglob("metrics.json")} == {run.key for run in runs}
