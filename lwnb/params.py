@@ -316,7 +316,7 @@ def _mapping(file: Path) -> dict:
     try:
         loaded = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     except FileNotFoundError:
-        have = sorted(p.stem for p in file.parent.glob("*.yaml"))
+        have = sorted(p.stem for p in file.parent.glob("*.yaml") if p.stem != "tuned")
         raise ParamsError(f"{file}: there is no such file; {file.parent} has: {', '.join(have) or 'none'}") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ParamsError(f"{file}: not readable as YAML: {error}") from None

@@ -102,7 +102,7 @@ def test_a_missing_file_is_named_with_those_that_are_there():
         params.read(params.file_of("digitz"))
 
 
-PAGES = [f.stem for f in (params.CHECKOUT / "params").glob("*.yaml") if not f.stem.startswith("budget")]
+PAGES = [f.stem for f in (params.CHECKOUT / "params").glob("*.yaml") if not f.stem.startswith(("budget", "tuned"))]
 BUDGETS = [f.stem for f in (params.CHECKOUT / "params").glob("budget-*.yaml")]
 
 
