@@ -7,8 +7,8 @@ from pathlib import Path
 import pandas as pd
 
 from lwnb import choice, compare, devices, disk, figures, findings, params, results, studies
-from lwnb.columns import COLUMNS, number
-from lwnb.params import CHECKOUT, Params
+from lwnb.columns import COLUMNS, name, number
+from lwnb.params import CHECKOUT, Params, ParamsError
 
 BEGIN, END = "<!-- made by `lwnb readme` -->\n", "<!-- end -->"
 
@@ -33,15 +33,13 @@ def networks(p: Params, timings: pd.DataFrame) -> pd.DataFrame:
     return compare.summary(results.table(runs)).merge(files, on="model", how="left").assign(device=device)
 
 
-def opening(pages: Sequence[Params]) -> str:
+def opening(pages: Sequence[Params], frames: Sequence[pd.DataFrame]) -> str:
     """A figure and a table of these pages in Markdown, and beneath them what they rest on: seeds, images, budget, machine.
 
-    Files and latencies are those of the first page.
+    `frames` hold what `networks` says of each page; files and latencies are those of the first.
     """
-    timings = devices.table()
-    frames = [networks(p, timings) for p in pages]
     costs = frames[0].set_index("model")[["parameters", "macs", "int8_mb", "fp32_ms", "int8_ms"]]
-    table = pd.DataFrame({"network": costs.index.map(figures.name)}, index=costs.index)
+    table = pd.DataFrame({"network": costs.index.map(name)}, index=costs.index)
     for p, frame in zip(pages, frames, strict=True):
         rows = frame.set_index("model").itertuples()
         table[f"top-1, {p.title}"] = pd.Series({row.Index: f"{row.top1:.3f} ({row.interval})" for row in rows})
@@ -74,9 +72,20 @@ def _costs(p: Params, frame: pd.DataFrame) -> str:
 
 
 def write(readme: Path = CHECKOUT / "README.md") -> None:
-    """Put `opening` between its two marks in the README, and its figure beside the book's."""
-    text = readme.read_text(encoding="utf-8")
+    """Put `opening` between its two marks in the README, and its figure beside the book's.
+
+    Raises
+    ------
+    ParamsError
+        No page is published, or the README has no such marks; nothing is written.
+    """
+    text, published, timings = readme.read_text(encoding="utf-8"), pages(), devices.table()
+    if not published:
+        raise ParamsError("no page is published: params.PUBLISHED names none whose every run stands in results/")
+    if BEGIN not in text or END not in text:
+        raise ParamsError(f"{readme}: has no lines {BEGIN.strip()!r} and {END!r} for the opening to stand between")
+    frames = [networks(p, timings) for p in published]
     middle = re.compile(f"(?<={re.escape(BEGIN)}).*?(?={re.escape(END)})", re.DOTALL)
-    figure = figures.costs(networks(pages()[0], devices.table()), ["int8_mb", "fp32_ms"])
+    figure = figures.costs(frames[0], ["int8_mb", "fp32_ms"])
     disk.write(readme.parent / FIGURE, figures.svg(figure))
-    disk.write(readme, middle.sub(lambda _: opening(pages()), text).encode())
+    disk.write(readme, middle.sub(lambda _: opening(published, frames), text).encode())

@@ -73,7 +73,7 @@ def records_of(dataset: str) -> list[Record]:
 def device_of(wanted: str | None, known: Sequence[str]) -> str:
     """The device that a text names: this machine if it is None, one of those with records, or the text itself."""
     if wanted is None:
-        return devices.name(results.machine())
+        return results.device(results.machine())
     matches = [device for device in known if wanted.lower() in device.lower()]
     if len(matches) > 1:
         raise ParamsError(f"--device {wanted!r} names several: {'; '.join(matches)}")

@@ -203,7 +203,8 @@ def report(
 ) -> None:
     """Train what is missing, execute the notebooks, build the book, and print the path of its first page.
 
-    Without pages and parameters: digits, and beside it the published pages, from their records in results/. Exit status 1 if a run or a notebook failed; the pages of the others are there all the same.
+    Without pages and parameters: digits, and beside it the published pages, from their records in results/. Exit
+    status 1 if a run or a notebook failed; the pages of the others are there all the same.
     """
     from lwnb import book, devices, exports, grid, results, studies
     from lwnb.pages import Page
@@ -286,10 +287,14 @@ def publish(
     without weights unless asked."""
     from lwnb import costs, results, studies
 
-    found = {} if everything else _pinned(_read(pages, budget, param))
-    tried = [run.key for p in found.values() for model in p.models for run in studies.tuning(p, model)]
-    wanted = None if everything else {run.key for run in _runs(found, study)} | set(tried * (not weights))
-    records = [record for record in results.every() if wanted is None or record.run.key in wanted]
+    records = results.every()
+    if not everything:
+        found = _pinned(_read(pages, budget, param))
+        runs = _runs(found, study)
+        if not weights:
+            runs += [run for p in found.values() for model in p.models for run in studies.tuning(p, model)]
+        wanted = {run.key for run in runs}
+        records = [record for record in records if record.run.key in wanted]
     copied = results.publish(records, weights)
     typer.echo(f"{len(copied)} records copied to results/, {len(records) - len(copied)} were there.")
     if everything:

@@ -179,11 +179,6 @@ def shapes(p: Params) -> list[Cell]:
 # --- Tables ---
 
 
-def name(machine: dict) -> str:
-    """A device in words."""
-    return "{cpu}, {cores} cores".format(**machine)
-
-
 def table() -> pd.DataFrame:
     """A row a device record, of this machine and of others: its setting, and what its samples come to.
 
@@ -207,7 +202,7 @@ def _row(record: dict) -> dict:
     about, parts = record["setting"], record["processes"]
     samples = pd.Series([sample for part in record["samples_ms"] for sample in part])
     row = {column: about[column] for column in COLUMNS if column in about}
-    row |= {"device": name(about["machine"]), "repeat": about.get("repeat", 0), "size_bytes": record["size_bytes"]}
+    row |= {"device": results.device(about["machine"]), "repeat": about.get("repeat", 0), "size_bytes": record["size_bytes"]}
     row |= {"latency_ms": samples.median(), "p90_ms": samples.quantile(0.9), "p99_ms": samples.quantile(0.99)}
     row |= {"images_per_s": 1000 * about["batch_size"] / row["latency_ms"], "calls": len(samples)}
     for column in ("load_mib", "run_mib", "peak_mib"):
@@ -248,7 +243,7 @@ def noise(frame: pd.DataFrame) -> pd.DataFrame:
 
 def here(frame: pd.DataFrame) -> str:
     """The device that a page speaks of: this machine if it has records there, else the one with the most."""
-    own = name(results.machine())
+    own = results.device(results.machine())
     return own if frame.empty or (frame["device"] == own).any() else frame["device"].mode()[0]
 
 

@@ -10,7 +10,7 @@ from lwnb import compare, stats
 from lwnb.columns import name
 from lwnb.compare import Difference, best, by_model, common_seeds, difference, flat
 from lwnb.params import Params
-from lwnb.results import Record
+from lwnb.results import Record, device
 from lwnb.studies import tuning
 from lwnb.tuning import chosen
 
@@ -39,7 +39,7 @@ def apart(found: Difference, p: float) -> str:
 
 def made(records: Sequence[Record]) -> str:
     """Where and when runs were trained, as the end of a sentence; empty without any."""
-    where = dict.fromkeys("{cpu}, {cores} cores".format(**record.environment["machine"]) for record in records)
+    where = dict.fromkeys(device(record.environment["machine"]) for record in records)
     days = sorted(record.environment["started"][:10] for record in records)
     return f"; trained on {'; '.join(where)}, {' to '.join(dict.fromkeys((days[0], days[-1])))}" if days else ""
 

@@ -327,6 +327,11 @@ def machine() -> dict:
     }
 
 
+def device(machine: dict) -> str:
+    """A machine as `machine` gives it, in words."""
+    return "{cpu}, {cores} cores".format(**machine)
+
+
 def save_conversions(record: Record, rows: list[dict]) -> None:
     """Keep the rows of `lwnb.deploy.convert` with a record."""
     disk.write(record.folder / CONVERSIONS, _dump({"rows": rows}))

@@ -49,7 +49,9 @@ def test_every_committed_backbone_is_the_one_that_the_readme_describes():
     files = {file.parent.name: file for file in RESULTS.glob("*/*/*/weights.safetensors")}
     assert {key for key, *_ in rows} == set(files) and len(files) == 2
     for key, top1, minutes, digest in rows:
-        read = {name: json.loads((files[key].parent / f"{name}.json").read_text()) for name in ("metrics", "environment")}
+        read = {
+            name: json.loads((files[key].parent / f"{name}.json").read_text()) for name in ("metrics", "environment")
+        }
         assert hashlib.sha256(files[key].read_bytes()).hexdigest() == digest
         assert f"{read['metrics']['top1']:.3f}" == top1
         assert round(read["environment"]["train_seconds"] / 60) == int(minutes)

@@ -79,7 +79,7 @@ def test_latencies_are_those_of_finished_runs(house):
     costs.save_timing(record(devices.eager(run, 10)))
     found = devices.latencies([run, Run(**RUN | {"seed": 9})])
     assert found["latency_ms"].tolist()[0] == 2.0 and np.isnan(found["latency_ms"][1])
-    assert found["device"][0] == devices.name(results.machine())
+    assert found["device"][0] == results.device(results.machine())
 
 
 def test_for_published_runs_nothing_is_measured_and_the_device_with_records_is_named(house, monkeypatch):
@@ -168,7 +168,7 @@ def chosen(dataset, device, **limits):
 
 
 def test_what_fits_is_ranked_and_the_others_have_their_reason(two):
-    here = devices.name(results.machine())
+    here = results.device(results.machine())
     first, second = chosen(two, here)
     assert (first["model"], first["verdict"], second["behind"][:6]) == ("resnet18", "fits", "-0.500")
     first, second = chosen(two, here, max_size_mb=3, max_latency_ms=1)
@@ -178,7 +178,7 @@ def test_what_fits_is_ranked_and_the_others_have_their_reason(two):
 
 
 def test_a_network_is_one_row_with_what_its_file_takes(two):
-    found = choice.shipped(choice.candidates(choice.records_of(two), devices.name(results.machine()))).set_index(
+    found = choice.shipped(choice.candidates(choice.records_of(two), results.device(results.machine()))).set_index(
         "model"
     )
     assert found.loc["resnet18", ["int8_mb", "int8_ms", "int8_top1"]].tolist() == [40, 5, 1.0]
@@ -206,14 +206,14 @@ def test_recommend_answers_on_the_command_line(two):
 
 def test_the_budgets_of_the_book_have_sources_and_answers(two):
     timings = devices.table()
-    found = choice.for_budgets(choice.records_of(two), devices.name(results.machine()), timings)
+    found = choice.for_budgets(choice.records_of(two), results.device(results.machine()), timings)
     assert found["source"].str.len().min() > 5 and found["choice"].iloc[-1].startswith("ResNet18")
 
 
 def test_sliders_answer_as_they_move(two):
     from lwnb.explore import Explorer
 
-    here = devices.name(results.machine())
+    here = results.device(results.machine())
     shown = Explorer(choice.candidates(choice.records_of(two), here), here)
     assert "2 of 2 fit" in shown.head.value and "ResNet18" in shown.head.value
     shown.sliders["max_size_mb"].value = 3
