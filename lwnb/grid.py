@@ -97,6 +97,8 @@ def plan(runs: list[Run]):
     rows = [run.model_dump() for run in runs]
     varying = [name for name in rows[0] if len({repr(row[name]) for row in rows}) > 1 or name == "model"]
     frame = pd.DataFrame([{name: row[name] for name in varying} for row in rows])
+    if "digest" in frame:
+        frame["digest"] = frame["digest"].str[:12]  # as long as a key
     frame.insert(0, "key", [run.key for run in runs])
     todo = {run.key for run in missing(runs)}
     frame["status"] = [results.status(run) for run in runs]
