@@ -329,7 +329,8 @@ def machine() -> dict:
 
 def device(machine: dict) -> str:
     """A machine as `machine` gives it, in words."""
-    return "{cpu}, {cores} cores".format(**machine)
+    with_gpu = f", {machine['accelerator']}" if "accelerator" in machine else ""
+    return "{cpu}, {cores} cores".format(**machine) + with_gpu
 
 
 def save_conversions(record: Record, rows: list[dict]) -> None:
@@ -345,7 +346,7 @@ def origins(runs: list[Run]):
     rows = []
     for record in filter(None, map(find, runs)):
         about, versions = record.environment, record.environment["versions"]
-        where = "{cpu}, {cores} cores, {memory_gib} GiB, {os}".format(**about["machine"])
+        where = device(about["machine"]) + ", {memory_gib} GiB, {os}".format(**about["machine"])
         row = {
             "machine": where,
             "device": about["device"],

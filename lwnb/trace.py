@@ -9,7 +9,7 @@ import pandas as pd
 
 from lwnb import results
 from lwnb.params import RECIPE, Run
-from lwnb.results import Record
+from lwnb.results import Record, device
 
 PAGE = "99_reproducibility.html"
 """The page of all runs. Links to it are as from the book's first page; `lwnb.book` adapts those of pages in folders."""
@@ -84,7 +84,7 @@ def _row(run: Run, asked: Sequence) -> str:
 def _outcome(record: Record) -> list[str]:
     """What `OUTCOME` says, but for the status."""
     about, known = record.environment, record.metrics
-    where = "{cpu}, {cores} cores".format(**about["machine"]) + f"; {about['device']}, threads {about['threads']}"
+    where = device(about["machine"]) + f"; {about['device']}, threads {about['threads']}"
     top1 = f"{known['top1']:.3f}" if known["learned"] else "–"
     shown = [top1, str(known["epochs_run"]), curve(record.history["val_top1"].tolist()), f"{about['wall_seconds']:.0f}"]
     return [*shown, about["started"][:16], html.escape(where), about["commit"][:10] + about["commit"][40:]]

@@ -349,7 +349,7 @@ def _environment(recipe: _Recipe) -> dict:
     train_seconds, images = sum(recipe.seconds), recipe.images_an_epoch * len(recipe.seconds)
     return {
         "versions": results.versions(*names) | {"python": platform.python_version()},
-        "machine": results.machine(),
+        "machine": results.machine() | _accelerator(recipe.place),
         **asdict(recipe.setting),
         "commit": recipe.commit,
         "train_seconds": train_seconds,
@@ -357,3 +357,10 @@ def _environment(recipe: _Recipe) -> dict:
         "all_epoch_seconds": recipe.seconds,
         "images_per_second": images / train_seconds,
     }
+
+
+def _accelerator(place: torch.device) -> dict:
+    """The name of the device that trained, where that was not the processor."""
+    if place.type == "cpu":
+        return {}
+    return {"accelerator": torch.cuda.get_device_name(place) if place.type == "cuda" else place.type}
