@@ -41,10 +41,13 @@ def test_a_batch_is_made_on_the_device_and_the_same_each_time(policy, exact):
 
 @pytest.mark.parametrize("policy", ["autoaugment", "randaugment", "trivialaugment"])
 def test_every_operation_does_on_the_device_what_it_does_on_the_processor(policy, exact):
-    images = pictures(2000)
-    codes, arguments = policies.draw(policy, len(images), 32, torch.Generator().manual_seed(3))
-    here = policies._apply(images, codes, arguments)
-    there = policies._apply(images.cuda(), codes.cuda(), arguments.cuda()).cpu()
+    here, there = pictures(2000), pictures(2000).cuda()
+    codes, _, arguments = policies._table(policy, 32, torch.device("cpu"))
+    chain, applied = policies.draw(policy, len(here), 32, torch.Generator().manual_seed(3))
+    for step in range(codes.shape[1]):
+        code, argument = codes[chain, step] * applied[:, step], arguments[chain, step]
+        here, there = policies._apply(here, code, argument), policies._apply(there, code.cuda(), argument.cuda())
+    there = there.cpu()
     assert (here == there).float().mean() > 0.999
 
 
