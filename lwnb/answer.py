@@ -24,10 +24,10 @@ def pages() -> list[Params]:
 def networks(p: Params, timings: pd.DataFrame) -> pd.DataFrame:
     """A row a network of a page: means over the seeds as in `lwnb.compare.summary`, and its file as in `lwnb.choice.shipped`.
 
-    Latencies are those of `device`, the device that the page speaks of, one image at a time on one thread; what INT8
-    leaves is that of the first seed.
+    Latencies are those of `device`, of all devices the one with the most records for this page, one image at a time on one
+    thread; what INT8 leaves is that of the first seed.
     """
-    runs, device = studies.architectures(p), devices.here(devices.of_page(p, timings))
+    runs, device = studies.architectures(p), next(iter(devices.of_page(p, timings)["device"].mode()), "")
     first = [record for record in map(results.find, studies.deployment(p)) if record and record.metrics["learned"]]
     files = choice.shipped(choice.candidates(first, device, timings))
     return compare.summary(results.table(runs)).merge(files, on="model", how="left").assign(device=device)

@@ -68,6 +68,7 @@ COLUMNS = {
     "seconds": Column("training time with pretraining, s", "{:.1f}", "lower"),
     "commit": Column("commit"),
     "device": Column("device"),
+    "trained_on": Column("trained on"),
     "started": Column("started"),
     "page": Column("page"),
     "claim": Column("claim"),
@@ -143,6 +144,9 @@ COLUMNS = {
     "size": Column("cells", "{:.0f}"),
 }
 """Label, unit, format and better direction of every column that a table or a plot shows."""
+
+TIMES = ("train_seconds", "epoch_seconds", "images_per_second", "wall_seconds")
+"""Columns that compare machines where runs were trained on different ones."""
 
 NETWORKS = {
     "mobilenet_v3_small": ("MobileNetV3-Small", "o"),

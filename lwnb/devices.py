@@ -202,7 +202,11 @@ def _row(record: dict) -> dict:
     about, parts = record["setting"], record["processes"]
     samples = pd.Series([sample for part in record["samples_ms"] for sample in part])
     row = {column: about[column] for column in COLUMNS if column in about}
-    row |= {"device": results.device(about["machine"]), "repeat": about.get("repeat", 0), "size_bytes": record["size_bytes"]}
+    row |= {
+        "device": results.device(about["machine"]),
+        "repeat": about.get("repeat", 0),
+        "size_bytes": record["size_bytes"],
+    }
     row |= {"latency_ms": samples.median(), "p90_ms": samples.quantile(0.9), "p99_ms": samples.quantile(0.99)}
     row |= {"images_per_s": 1000 * about["batch_size"] / row["latency_ms"], "calls": len(samples)}
     for column in ("load_mib", "run_mib", "peak_mib"):

@@ -265,12 +265,16 @@ def table(runs: list[Run]):
             row |= {k: v for k, v in record.metrics.items() if not isinstance(v, list | dict) and k not in hidden}
             row |= {name: record.environment[name] for name in MEASURED}
             row["commit"] = _short(record.environment["commit"])
+            row["trained_on"] = device(record.environment["machine"])
         elif row["status"] == "failed":
             row["reason"] = failure(run)["reason"]
         rows.append(row)
     frame = pd.DataFrame(rows)
     return frame.reindex(
-        columns=[*frame, *(name for name in (*ACCURACIES, *COUNTS, *MEASURED, "reason") if name not in frame)]
+        columns=[
+            *frame,
+            *(name for name in (*ACCURACIES, *COUNTS, *MEASURED, "trained_on", "reason") if name not in frame),
+        ]
     )
 
 

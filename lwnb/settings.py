@@ -62,7 +62,9 @@ def settled(folder: Path) -> Iterator[Setting]:
         disk.write(file, json.dumps(asdict(chosen)).encode())
     before = torch.get_num_threads()
     torch.set_num_threads(chosen.threads)
-    torch.backends.cudnn.allow_tf32 = False  # by default a GPU's convolutions keep 10 bits of the mantissa and call it fp32
+    torch.backends.cudnn.allow_tf32 = (
+        False  # by default a GPU's convolutions keep 10 bits of the mantissa and call it fp32
+    )
     allocate(chosen.keep_memory)
     try:
         yield chosen

@@ -2,13 +2,17 @@
 
 import hashlib
 import json
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from lwnb import costs, results
-from lwnb.params import CHECKOUT, RECIPE, Run
+from lwnb import answer, costs, devices, params, results, studies
+from lwnb.params import CHECKOUT, PUBLISHED, RECIPE, Run
 
 RESULTS = CHECKOUT / "results"
 FOLDERS = sorted(file.parent for file in RESULTS.glob("*/*/*/metrics.json"))
@@ -55,3 +59,53 @@ def test_every_committed_backbone_is_the_one_that_the_readme_describes():
         assert hashlib.sha256(files[key].read_bytes()).hexdigest() == digest
         assert f"{read['metrics']['top1']:.3f}" == top1
         assert round(read["environment"]["train_seconds"] / 60) == int(minutes)
+
+
+# --- The published pages ---
+
+
+@pytest.fixture
+def elsewhere(house):
+    """A home with the committed records and nothing else: no run of this machine, no image."""
+    (house / "results").symlink_to(RESULTS, target_is_directory=True)
+    return house
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_every_run_of_a_published_page_is_committed_with_its_source_and_its_conversions(name, elsewhere):
+    p = params.read(*params.files_of(name))
+    runs, shown = (
+        studies.runs(p),
+        {run.key for run in studies.deployment(p)} if "05_deployment" in p.notebooks else set(),
+    )
+    sources = {run.parent for run in runs}
+    assert runs
+    for run in runs:
+        record = results.find(run)
+        assert record, f"{run.key} ({run.model}, {run.arm}, seed {run.seed}) is not in results/"
+        assert run.key not in sources or record.weights
+        if run.key in shown and record.metrics["learned"]:
+            assert {row["runtime"] for row in record.conversions} >= set(p.runtimes)
+    assert set(devices.of_page(p)["model"]) == set(p.models)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not PUBLISHED, reason="no page is published")
+def test_the_report_is_made_from_the_committed_records_alone(elsewhere):
+    command = [Path(sys.executable).with_name("lwnb"), "report", *PUBLISHED]
+    environment = os.environ | {"LWNB_HOME": str(elsewhere)}
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0 and "0 to train" in done.stderr, done.stderr
+    assert not (elsewhere / "runs").exists() and not (elsewhere / "data").exists()
+    for name in PUBLISHED:
+        p, page = params.read(*params.files_of(name)), elsewhere / "build/html/01_architectures" / f"{name}.html"
+        means = answer.compare.summary(results.table(studies.architectures(p)))
+        assert len(means) == len(p.models) and all(f"{top1:.3f}" in page.read_text() for top1 in means["top1"])
+
+
+@pytest.mark.skipif(not PUBLISHED, reason="no page is published")
+def test_the_readme_opens_with_what_the_committed_records_say(elsewhere):
+    shown = (CHECKOUT / "README.md").read_text(encoding="utf-8").split(answer.BEGIN)[1].split(answer.END)[0]
+    pages = answer.pages()
+    assert shown == answer.opening(pages, [answer.networks(p, devices.table()) for p in pages])
+    assert (CHECKOUT / answer.FIGURE).exists()

@@ -1,8 +1,9 @@
 import numpy as np
+import pandas as pd
 import pytest
 from planted import FLAT, RISING, frame, plant
 
-from lwnb import compare, results
+from lwnb import compare, figures, results
 
 
 def seeds(*hits, **fields):
@@ -104,3 +105,18 @@ def test_near_duplicates_of_the_source_are_counted_and_left_out(house):
     (row,) = compare.without_near(compare.best(frame(records), ["arm"]), records).to_dict("records")
     assert (row["arm"], row["near"], row["top1"], row["top1_apart"]) == ("fine-tuned", 500, 0.625, 0.5)
     assert compare.without_near(compare.best(frame(records[1:])), records).empty
+
+
+def test_times_of_different_machines_are_neither_averaged_nor_compared(house):
+    times = {"epoch_seconds": [1.0, 3.0, 2.0], "train_seconds": [2.0, 6.0, 4.0]}
+    rows = pd.DataFrame(
+        {"model": ["resnet18", "resnet18", "squeezenet1_1"], "top1": 0.5, "n_test": 100, "key": list("abc")}
+    )
+    rows = rows.assign(status="done", low=0.4, high=0.6, parameters=[2, 2, 1], **times)
+    for places, epochs in ((["cpu"] * 3, [2.0, 2.0]), (["cpu", "gpu", "cpu"], [np.nan, 2.0])):
+        means = compare.summary(rows.assign(trained_on=places))
+        assert np.array_equal(means["epoch_seconds"].astype(float), epochs, equal_nan=True)
+        drawn = figures.costs(means, ["parameters", "epoch_seconds"])
+        assert sum(axis.axison for axis in drawn.axes) == (2 if np.all(np.isfinite(epochs)) else 1)
+        bold = figures.table(means, ["model", "epoch_seconds", "trained_on"]).to_html().count("font-weight: bold")
+        assert bold == (1 if np.all(np.isfinite(epochs)) else 0)
