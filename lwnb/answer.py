@@ -59,7 +59,7 @@ def _basis(p: Params, frame: pd.DataFrame) -> str:
     return (
         f"- {p.title}: {int(known['n_train'].max()):,} training, {int(known['n_val'].max()):,} validation and "
         f"{int(known['n_test'].max()):,} test images at {p.image_size} px, {' or '.join(map(str, seeds))} seed{'s' * (seeds != [1])}, {p.epochs} "
-        f"epochs from scratch at output stride {p.output_stride}, budget `{p.budget}`{findings.made(records)}."
+        f"epochs from scratch at output stride {p.output_stride}, budget `{p.budget}`{findings.made(records)}{findings.absent(p)}."
     )
 
 

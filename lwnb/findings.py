@@ -9,7 +9,7 @@ from scipy.stats import kendalltau
 from lwnb import compare, stats
 from lwnb.columns import name
 from lwnb.compare import Difference, best, by_model, common_seeds, difference, flat
-from lwnb.params import Params
+from lwnb.params import FIVE, Params
 from lwnb.results import Record, device
 from lwnb.studies import tuning
 from lwnb.tuning import chosen
@@ -44,9 +44,15 @@ def made(records: Sequence[Record]) -> str:
     return f"; trained on {'; '.join(where)}, {' to '.join(dict.fromkeys((days[0], days[-1])))}" if days else ""
 
 
+def absent(p: Params) -> str:
+    """Which of the study's five networks a page is without, as the end of a sentence; empty where none is missing."""
+    missing = [name(model) for model in FIVE if model not in p.models]
+    return f"; not trained: {', '.join(missing)}" if missing else ""
+
+
 def limits(p: Params, frame: pd.DataFrame, records: Sequence[Record] = ()) -> list[str]:
     """What the runs of a page cannot say: seeds, subsets, unfinished curves, runs that failed."""
-    found = [f"Budget `{p.budget}`, {p.epochs} epochs at {p.image_size} px{made(records)}."]
+    found = [f"Budget `{p.budget}`, {p.epochs} epochs at {p.image_size} px{made(records)}{absent(p)}."]
     if p.seeds == 1:
         found.append("One seed: how much a second training would differ is not known; intervals are over test images.")
     if p.train_size or p.test_size:

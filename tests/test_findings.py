@@ -5,7 +5,7 @@ import pytest
 from planted import FLAT, RISING, frame, plant
 
 from lwnb import findings, results, studies, tuning
-from lwnb.params import check
+from lwnb.params import FIVE, check
 
 P = check({})
 
@@ -58,6 +58,14 @@ def test_where_and_when_runs_were_trained_is_said(house):
     said = "\n".join(findings.limits(P, frame(records), records))
     assert re.search(r"px; trained on .+ cores; Cortex-A76, 4 cores, \d{4}-\d\d-\d\d to 2031-02-03\.", said)
     assert "trained on" not in findings.limits(P, frame(records))[0]
+
+
+def test_limits_name_the_networks_that_a_page_is_without(house):
+    assert (
+        "not trained: EfficientNetV2-S."
+        in findings.limits(check({"models": [*FIVE[:3], FIVE[4]]}), frame([plant()]))[0]
+    )
+    assert "not trained" not in findings.limits(check({}), frame([plant()]))[0]
 
 
 def test_limits_name_one_seed_weak_networks_and_runs_without_a_result(house):
