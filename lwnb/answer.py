@@ -21,22 +21,28 @@ def pages() -> list[Params]:
     return [p for p in every if len(p.notebooks) > 1]
 
 
-def networks(p: Params, timings: pd.DataFrame) -> pd.DataFrame:
+def networks(p: Params, timings: pd.DataFrame, device: str | None = None) -> pd.DataFrame:
     """A row a network of a page: means over the seeds as in `lwnb.compare.summary`, and its file as in `lwnb.choice.shipped`.
 
-    Latencies are those of `device`, of all devices the one with the most records for this page, one image at a time on one
-    thread; what INT8 leaves is that of the first seed.
+    Latencies are those of `device`, else of the one that the page speaks of, one image at a time on one thread; what INT8
+    leaves is that of the first seed.
     """
-    runs, device = studies.architectures(p), next(iter(devices.of_page(p, timings)["device"].mode()), "")
+    runs, device = studies.architectures(p), device or devices.here(devices.of_page(p, timings))
     first = [record for record in map(results.find, studies.deployment(p)) if record and record.metrics["learned"]]
     files = choice.shipped(choice.candidates(first, device, timings))
     return compare.summary(results.table(runs)).merge(files, on="model", how="left").assign(device=device)
 
 
+def frames(pages: Sequence[Params]) -> list[pd.DataFrame]:
+    """What `networks` says of each page on the device with the most records for it: the same on every machine."""
+    timings = devices.table()
+    return [networks(p, timings, next(iter(devices.of_page(p, timings)["device"].mode()), None)) for p in pages]
+
+
 def opening(pages: Sequence[Params], frames: Sequence[pd.DataFrame]) -> str:
     """A figure and a table of these pages in Markdown, and beneath them what they rest on: seeds, images, budget, machine.
 
-    `frames` hold what `networks` says of each page; files and latencies are those of the first.
+    `frames` are those of the pages; files and latencies are those of the first.
     """
     costs = frames[0].set_index("model")[["parameters", "macs", "int8_mb", "fp32_ms", "int8_ms"]]
     table = pd.DataFrame({"network": costs.index.map(name)}, index=costs.index)
@@ -79,13 +85,13 @@ def write(readme: Path = CHECKOUT / "README.md") -> None:
     ParamsError
         No page is published, or the README has no such marks; nothing is written.
     """
-    text, published, timings = readme.read_text(encoding="utf-8"), pages(), devices.table()
+    text, published = readme.read_text(encoding="utf-8"), pages()
     if not published:
         raise ParamsError("no page is published: params.PUBLISHED names none whose every run stands in results/")
     if BEGIN not in text or END not in text:
         raise ParamsError(f"{readme}: has no lines {BEGIN.strip()!r} and {END!r} for the opening to stand between")
-    frames = [networks(p, timings) for p in published]
+    found = frames(published)
     middle = re.compile(f"(?<={re.escape(BEGIN)}).*?(?={re.escape(END)})", re.DOTALL)
-    figure = figures.costs(frames[0], ["int8_mb", "fp32_ms"])
+    figure = figures.costs(found[0], ["int8_mb", "fp32_ms"])
     disk.write(readme.parent / FIGURE, figures.svg(figure))
-    disk.write(readme, middle.sub(lambda _: opening(published, frames), text).encode())
+    disk.write(readme, middle.sub(lambda _: opening(published, found), text).encode())

@@ -107,5 +107,5 @@ def test_the_report_is_made_from_the_committed_records_alone(elsewhere):
 def test_the_readme_opens_with_what_the_committed_records_say(elsewhere):
     shown = (CHECKOUT / "README.md").read_text(encoding="utf-8").split(answer.BEGIN)[1].split(answer.END)[0]
     pages = answer.pages()
-    assert shown == answer.opening(pages, [answer.networks(p, devices.table()) for p in pages])
+    assert shown == answer.opening(pages, answer.frames(pages))
     assert (CHECKOUT / answer.FIGURE).exists()
