@@ -62,11 +62,12 @@ def _basis(p: Params, frame: pd.DataFrame) -> str:
     known = frame.dropna(subset=["top1"])
     seeds = sorted({int(count) for count in known["seeds"]})
     records = [record for record in map(results.find, studies.architectures(p)) if record]
-    return (
+    said = (
         f"- {p.title}: {int(known['n_train'].max()):,} training, {int(known['n_val'].max()):,} validation and "
         f"{int(known['n_test'].max()):,} test images at {p.image_size} px, {' or '.join(map(str, seeds))} seed{'s' * (seeds != [1])}, {p.epochs} "
-        f"epochs from scratch at output stride {p.output_stride}, budget `{p.budget}`{findings.made(records)}{findings.absent(p)}."
+        f"epochs from scratch at output stride {p.output_stride}, budget `{p.budget}`{findings.made(records)}. {' '.join(findings.absent(p))}"
     )
+    return said.rstrip()
 
 
 def _costs(p: Params, frame: pd.DataFrame) -> str:

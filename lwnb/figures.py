@@ -37,7 +37,7 @@ def table(frame: pd.DataFrame, columns: list[str] | None = None):
 
     Below it stand the runs that it was made from, if a column `key` names them (shown or not), and its data as CSV.
     """
-    columns = [c for c in columns or frame.columns if c in frame]
+    columns, apart = [c for c in columns or frame.columns if c in frame], TIMES if _many_machines(frame) else ()
     below = trace.line(frame[columns + ["key"] * ("key" in frame and "key" not in columns)])
     frame = frame[columns].reset_index(drop=True)
     frame = frame.drop(columns=[c for c in USUAL if c in frame and (frame[c] == USUAL[c]).all()])
@@ -46,8 +46,9 @@ def table(frame: pd.DataFrame, columns: list[str] | None = None):
         column = COLUMNS.get(c, Column(c))
         values = frame[c].map(name) if c == "model" else frame[c]
         shown[column.label] = [_keys(value) if c == "key" else number(value, column) for value in values]
-        fair = column.better and not (c in TIMES and _many_machines(frame))
-        values = pd.to_numeric(frame[c], errors="coerce") if fair else pd.Series(dtype=float)
+        values = (
+            pd.to_numeric(frame[c], errors="coerce") if column.better and c not in apart else pd.Series(dtype=float)
+        )
         if values.notna().sum() > 1:
             best[column.label] = values == (values.max() if column.better == "higher" else values.min())
     long = [text for text in shown if max(map(_length, shown[text]), default=0) > LONG]
@@ -297,6 +298,7 @@ def races(groups: dict[str, Record], ahead: dict[str, float], colours=None) -> p
         seconds = ahead.get(group, 0.0) + np.cumsum(record.environment["all_epoch_seconds"])
         axis.plot(seconds, record.history["val_top1"], color=shade, label=group, marker=".")
         told.append(record.history[["epoch", "val_top1"]].assign(group=group, seconds=seconds, key=record.run.key))
-    axis.set(xlabel=label("seconds"), ylabel=label("val_top1"), xlim=(0, None))
+    _log(axis)  # pretraining can take a hundred times as long as what it saves
+    axis.set(xlabel=label("seconds"), ylabel=label("val_top1"))
     axis.legend(frameon=False)
     return _traced(figure, pd.concat(told))

@@ -44,15 +44,15 @@ def made(records: Sequence[Record]) -> str:
     return f"; trained on {'; '.join(where)}, {' to '.join(dict.fromkeys((days[0], days[-1])))}" if days else ""
 
 
-def absent(p: Params) -> str:
-    """Which of the study's five networks a page is without, as the end of a sentence; empty where none is missing."""
+def absent(p: Params) -> list[str]:
+    """A sentence about those of the study's five networks that a page is without; none where none is missing."""
     missing = [name(model) for model in FIVE if model not in p.models]
-    return f"; not trained: {', '.join(missing)}" if missing else ""
+    return [f"Not trained: {', '.join(missing)}."] if missing else []
 
 
 def limits(p: Params, frame: pd.DataFrame, records: Sequence[Record] = ()) -> list[str]:
     """What the runs of a page cannot say: seeds, subsets, unfinished curves, runs that failed."""
-    found = [f"Budget `{p.budget}`, {p.epochs} epochs at {p.image_size} px{made(records)}{absent(p)}."]
+    found = [f"Budget `{p.budget}`, {p.epochs} epochs at {p.image_size} px{made(records)}."]
     if p.seeds == 1:
         found.append("One seed: how much a second training would differ is not known; intervals are over test images.")
     if p.train_size or p.test_size:
@@ -95,7 +95,7 @@ def architectures(p: Params, frame: pd.DataFrame, records: Sequence[Record]) -> 
         )
     found += _rivals(done, groups, top)
     found.append(_ranking(p, done, records))
-    return bullets(found, limits(p, frame, records))
+    return bullets(found, absent(p) + limits(p, frame, records))
 
 
 def _ranking(p: Params, done: pd.DataFrame, records: Sequence[Record]) -> str:

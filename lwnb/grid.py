@@ -95,6 +95,9 @@ def plan(runs: list[Run]):
     import pandas as pd
 
     rows = [run.model_dump() for run in runs]
+    for row in rows:
+        if row["split_seed"] == row["seed"]:
+            row["split_seed"] = None  # said once
     varying = [name for name in rows[0] if len({repr(row[name]) for row in rows}) > 1 or name == "model"]
     frame = pd.DataFrame([{name: row[name] for name in varying} for row in rows])
     if "digest" in frame:

@@ -60,12 +60,9 @@ def test_where_and_when_runs_were_trained_is_said(house):
     assert "trained on" not in findings.limits(P, frame(records))[0]
 
 
-def test_limits_name_the_networks_that_a_page_is_without(house):
-    assert (
-        "not trained: EfficientNetV2-S."
-        in findings.limits(check({"models": [*FIVE[:3], FIVE[4]]}), frame([plant()]))[0]
-    )
-    assert "not trained" not in findings.limits(check({}), frame([plant()]))[0]
+def test_a_page_names_the_networks_that_it_is_without(house):
+    assert "- Not trained: EfficientNetV2-S." in told([plant()], p=check({"models": [*FIVE[:3], FIVE[4]]}))
+    assert "Not trained" not in told([plant()])
 
 
 def test_limits_name_one_seed_weak_networks_and_runs_without_a_result(house):
