@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from lwnb import choice, compare, devices, disk, figures, findings, params, results, studies
+from lwnb import choice, compare, devices, disk, figures, findings, params, results, stats, studies
 from lwnb.columns import COLUMNS, name, number
 from lwnb.params import CHECKOUT, Params, ParamsError
 
@@ -33,6 +33,25 @@ def networks(p: Params, timings: pd.DataFrame, device: str | None = None) -> pd.
     return compare.summary(results.table(runs)).merge(files, on="model", how="left").assign(device=device)
 
 
+def short(frame: pd.DataFrame) -> str:
+    """Which networks of `networks` are on the Pareto front of mean top-1 and INT8 file, and of INT8 latency, and what each loses."""
+    told, beaten = [], set(frame["model"])
+    for column, unit in (("int8_mb", "MB"), ("int8_ms", "ms")):
+        known = frame.dropna(subset=["top1", column]).sort_values(column, ascending=False)
+        if len(known) < 2:
+            return ""
+        best, *others = known[stats.front(known[column], known["top1"])].itertuples()
+        beaten -= {best.model, *(row.model for row in others)}
+        size = {row.model: f"{number(getattr(row, column), COLUMNS[column])} {unit}" for row in (best, *others)}
+        less = [f"{name(row.model)} {best.top1 - row.top1:.3f} less with {size[row.model]}" for row in others]
+        told.append("; ".join([f"{name(best.model)} has top-1 {best.top1:.3f} with {size[best.model]}", *less]))
+    behind = ", ".join(name(model) for model in frame["model"] if model in beaten)
+    return (
+        f"**In short**, as trained here. By the INT8 file: {told[0]}. By its latency: {told[1]}."
+        + f" On neither front, since others are as accurate and cost less: {behind}." * bool(behind)
+    )
+
+
 def frames(pages: Sequence[Params]) -> list[pd.DataFrame]:
     """What `networks` says of each page on the device with the most records for it: the same on every machine."""
     timings = devices.table()
@@ -55,7 +74,20 @@ def opening(pages: Sequence[Params], frames: Sequence[pd.DataFrame]) -> str:
     lines = ["| " + " | ".join(map(str, row)) + " |" for row in rows]
     basis = [_basis(p, frame) for p, frame in zip(pages, frames, strict=True)]
     alt = f"Test top-1 on {pages[0].title} against the size of the INT8 file and the latency in fp32"
-    return "\n".join([f"![{alt}]({FIGURE})", "", *lines, "", *basis, "", _costs(pages[0], frames[0]), ""])
+    return "\n".join(
+        [
+            f"{pages[0].title}. {short(frames[0])}",
+            "",
+            f"![{alt}]({FIGURE})",
+            "",
+            *lines,
+            "",
+            *basis,
+            "",
+            _costs(pages[0], frames[0]),
+            "",
+        ]
+    )
 
 
 def _basis(p: Params, frame: pd.DataFrame) -> str:
