@@ -179,7 +179,7 @@ STUDIES = ("01_architectures", "02_transfer", "03_augmentation", "04_hyperparame
 """The studies by the name of their notebook."""
 
 
-PUBLISHED = ("cifar10-cpu",)
+PUBLISHED = ("cifar10-cpu", "cifar100-cpu")
 """The pages whose every run stands in `results/`: the report shows them where no page is asked for."""
 
 
