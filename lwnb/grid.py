@@ -67,10 +67,10 @@ def estimate(runs: list[Run]) -> list[float | None]:
     From this machine's runs of the same network, image size and output stride, frozen or not; else of the same network;
     else `SPEED`. Long runs count by their length, since short ones are slowed by what is not training.
     """
-    spent, done = defaultdict(float), defaultdict(float)
+    spent, done, here = defaultdict(float), defaultdict(float), results.machine()
     for record in results.every():
-        if not record.published:
-            about = record.environment
+        about = record.environment
+        if not record.published and all(about["machine"][part] == here[part] for part in ("cpu", "cores")):
             share = about["threads"] / about["machine"]["cores"] if about["device"] == "cpu" else 1
             for like in (_shape(record.run), (record.run.model,)):
                 spent[like] += about["train_seconds"] * share

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 from test_params import RUN
-from test_results import save
+from test_results import ENVIRONMENT, save
 
 from lwnb import grid, results, studies
 from lwnb.params import Run, check
@@ -42,6 +42,12 @@ def test_the_estimate_comes_from_this_machine_s_runs_once_there_are_some(house):
     assert grid.estimate([frozen, run]) == [pytest.approx(2 * 2 / whole), pytest.approx(16 * 2 / whole)]
     save(Run(**RUN, seed=6), n_train=900)
     assert grid.estimate([run]) == [pytest.approx(800 * (2 + 2) / (100 + 900) * 2 / whole)]
+
+
+def test_the_estimate_leaves_out_what_another_machine_trained(house, monkeypatch):
+    monkeypatch.setitem(ENVIRONMENT, "machine", results.machine() | {"cpu": "another"})  # a worker of a cluster
+    save(Run(**RUN, seed=5))
+    assert grid.estimate([Run(**RUN, train_size=800)]) == [pytest.approx(3 * 800 / grid.SPEED["resnet18"])]
 
 
 def test_a_network_that_nothing_is_known_of_has_no_estimate(house):
