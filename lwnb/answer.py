@@ -55,7 +55,7 @@ def short(frame: pd.DataFrame) -> str:
 def frames(pages: Sequence[Params]) -> list[pd.DataFrame]:
     """What `networks` says of each page on the device with the most records for it: the same on every machine."""
     timings = devices.table()
-    return [networks(p, timings, next(iter(devices.of_page(p, timings)["device"].mode()), None)) for p in pages]
+    return [networks(p, timings, devices.most(devices.of_page(p, timings))) for p in pages]
 
 
 def opening(pages: Sequence[Params], frames: Sequence[pd.DataFrame]) -> str:
@@ -74,20 +74,9 @@ def opening(pages: Sequence[Params], frames: Sequence[pd.DataFrame]) -> str:
     lines = ["| " + " | ".join(map(str, row)) + " |" for row in rows]
     basis = [_basis(p, frame) for p, frame in zip(pages, frames, strict=True)]
     alt = f"Test top-1 on {pages[0].title} against the size of the INT8 file and the latency in fp32"
-    return "\n".join(
-        [
-            f"{pages[0].title}. {short(frames[0])}",
-            "",
-            f"![{alt}]({FIGURE})",
-            "",
-            *lines,
-            "",
-            *basis,
-            "",
-            _costs(pages[0], frames[0]),
-            "",
-        ]
-    )
+    opened = f"{pages[0].title}. {short(frames[0])}"
+    parts = [opened, f"![{alt}]({FIGURE})", "\n".join(lines), "\n".join(basis), _costs(pages[0], frames[0])]
+    return "\n\n".join(parts) + "\n"
 
 
 def _basis(p: Params, frame: pd.DataFrame) -> str:
@@ -97,9 +86,9 @@ def _basis(p: Params, frame: pd.DataFrame) -> str:
     said = (
         f"- {p.title}: {int(known['n_train'].max()):,} training, {int(known['n_val'].max()):,} validation and "
         f"{int(known['n_test'].max()):,} test images at {p.image_size} px, {' or '.join(map(str, seeds))} seed{'s' * (seeds != [1])}, {p.epochs} "
-        f"epochs from scratch at output stride {p.output_stride}, budget `{p.budget}`{findings.made(records)}. {' '.join(findings.absent(p))}"
+        f"epochs from scratch at output stride {p.output_stride}, budget `{p.budget}`{findings.made(records)}."
     )
-    return said.rstrip()
+    return " ".join([said, *findings.absent(p)])
 
 
 def _costs(p: Params, frame: pd.DataFrame) -> str:

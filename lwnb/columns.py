@@ -146,7 +146,7 @@ COLUMNS = {
 """Label, unit, format and better direction of every column that a table or a plot shows."""
 
 TIMES = ("train_seconds", "epoch_seconds", "images_per_second", "wall_seconds")
-"""Columns that compare machines where runs were trained on different ones."""
+"""Columns that compare machines where runs were trained on different ones; see `incomparable`."""
 
 NETWORKS = {
     "mobilenet_v3_small": ("MobileNetV3-Small", "o"),
@@ -156,6 +156,11 @@ NETWORKS = {
     "shufflenet_v2_x1_0": ("ShuffleNetV2 ×1.0", "v"),
 }
 """A network's name in print, and its marker in every figure."""
+
+
+def incomparable(frame) -> tuple[str, ...]:
+    """The columns of a table of runs that say nothing of the networks: `TIMES` where the runs were trained on several machines."""
+    return TIMES if "trained_on" in frame and frame["trained_on"].nunique() > 1 else ()
 
 
 def name(model: str) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from lwnb import stats
-from lwnb.columns import TIMES, name
+from lwnb.columns import incomparable, name
 from lwnb.params import Run
 from lwnb.results import Record
 
@@ -47,8 +47,8 @@ def _mean(rows: pd.DataFrame) -> dict:
     merged = first.to_dict() | means | {"seeds": len(known), "key": " ".join(rows["key"])}
     merged["status"] = states.index[0] if len(states) == 1 else ", ".join(f"{n} {s}" for s, n in states.items())
     merged["sd"] = known["top1"].std(ddof=1)
-    if "trained_on" in rows and rows["trained_on"].nunique() > 1:  # a mean over machines says nothing
-        merged |= dict.fromkeys(TIMES) | {"trained_on": "; ".join(rows["trained_on"].dropna().unique())}
+    if apart := incomparable(rows):
+        merged |= dict.fromkeys(apart) | {"trained_on": "; ".join(rows["trained_on"].dropna().unique())}
     if known.empty:
         return merged | {"low": np.nan, "high": np.nan, "interval": None}
     ends = [stats.wilson(merged["top1"], int(merged["n_test"])), stats.over_seeds(known["top1"])[1:]]

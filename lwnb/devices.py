@@ -248,7 +248,12 @@ def noise(frame: pd.DataFrame) -> pd.DataFrame:
 def here(frame: pd.DataFrame) -> str:
     """The device that a page speaks of: this machine if it has records there, else the one with the most."""
     own = results.device(results.machine())
-    return own if frame.empty or (frame["device"] == own).any() else frame["device"].mode()[0]
+    return own if frame.empty or (frame["device"] == own).any() else most(frame)
+
+
+def most(frame: pd.DataFrame) -> str | None:
+    """The device with the most records, the same on every machine; None without any."""
+    return next(iter(frame["device"].mode()), None)
 
 
 def single(frame: pd.DataFrame, device: str) -> pd.DataFrame:

@@ -13,7 +13,7 @@ from IPython.display import HTML, display
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from lwnb import stats, trace
-from lwnb.columns import COLUMNS, NETWORKS, TIMES, Column, label, name, number
+from lwnb.columns import COLUMNS, NETWORKS, Column, incomparable, label, name, number
 from lwnb.results import Record
 
 sns.set_theme(style="whitegrid", context="notebook", font_scale=0.85, rc={"figure.dpi": 96, "svg.hashsalt": "lwnb"})
@@ -37,7 +37,7 @@ def table(frame: pd.DataFrame, columns: list[str] | None = None):
 
     Below it stand the runs that it was made from, if a column `key` names them (shown or not), and its data as CSV.
     """
-    columns, apart = [c for c in columns or frame.columns if c in frame], TIMES if _many_machines(frame) else ()
+    columns, apart = [c for c in columns or frame.columns if c in frame], incomparable(frame)
     below = trace.line(frame[columns + ["key"] * ("key" in frame and "key" not in columns)])
     frame = frame[columns].reset_index(drop=True)
     frame = frame.drop(columns=[c for c in USUAL if c in frame and (frame[c] == USUAL[c]).all()])
@@ -46,9 +46,8 @@ def table(frame: pd.DataFrame, columns: list[str] | None = None):
         column = COLUMNS.get(c, Column(c))
         values = frame[c].map(name) if c == "model" else frame[c]
         shown[column.label] = [_keys(value) if c == "key" else number(value, column) for value in values]
-        values = (
-            pd.to_numeric(frame[c], errors="coerce") if column.better and c not in apart else pd.Series(dtype=float)
-        )
+        ordered = column.better and c not in apart
+        values = pd.to_numeric(frame[c], errors="coerce") if ordered else pd.Series(dtype=float)
         if values.notna().sum() > 1:
             best[column.label] = values == (values.max() if column.better == "higher" else values.min())
     long = [text for text in shown if max(map(_length, shown[text]), default=0) > LONG]
@@ -58,10 +57,6 @@ def table(frame: pd.DataFrame, columns: list[str] | None = None):
 
 
 _BELOW = {"selector": "caption", "props": "caption-side: bottom; text-align: left"}
-
-
-def _many_machines(frame: pd.DataFrame) -> bool:
-    return "trained_on" in frame and frame["trained_on"].nunique() > 1
 
 
 def _length(text: str) -> int:
@@ -129,13 +124,12 @@ def _log(axis, ticks: tuple[int, ...] = (1, 2, 5)) -> None:
 def costs(frame: pd.DataFrame, columns=("macs", "parameters", "latency_ms", "epoch_seconds")) -> plt.Figure:
     """Top-1 against each cost, with 95 % intervals over the test images and the Pareto front.
 
-    The time of an epoch is left out where networks were trained on different machines: it would compare those.
+    Training times are left out where networks were trained on different machines: they would compare those.
     """
     if frame["top1"].isna().all():
         return _nothing()
-    columns = [c for c in columns if c in frame and frame[c].notna().any()]
-    if _many_machines(frame):
-        columns = [c for c in columns if c != "epoch_seconds"]
+    apart = incomparable(frame)
+    columns = [c for c in columns if c in frame and frame[c].notna().any() and c not in apart]
     rows = -(-len(columns) // 2)
     figure, axes = plt.subplots(rows, 2, figsize=(9, 3.3 * rows), sharey=True, squeeze=False, layout="constrained")
     for axis, column in zip(axes.flat, columns, strict=False):

@@ -69,8 +69,7 @@ def estimate(runs: list[Run]) -> list[float | None]:
     """
     spent, done, here = defaultdict(float), defaultdict(float), results.machine()
     for record in results.every():
-        about = record.environment
-        if not record.published and all(about["machine"][part] == here[part] for part in ("cpu", "cores")):
+        if not record.published and _made_on(here, about := record.environment):
             share = about["threads"] / about["machine"]["cores"] if about["device"] == "cpu" else 1
             for like in (_shape(record.run), (record.run.model,)):
                 spent[like] += about["train_seconds"] * share
@@ -78,6 +77,10 @@ def estimate(runs: list[Run]) -> list[float | None]:
     known = {(model,): 1 / speed for model, speed in SPEED.items()} | {like: spent[like] / done[like] for like in done}
     paces = [known.get(_shape(run), known.get((run.model,))) for run in runs]
     return [pace * _work(run) if pace and _work(run) else None for pace, run in zip(paces, runs, strict=True)]
+
+
+def _made_on(machine: dict, about: dict) -> bool:
+    return all(about["machine"][part] == machine[part] for part in ("cpu", "cores"))
 
 
 def _shape(run: Run) -> tuple:

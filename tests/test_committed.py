@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lwnb import answer, costs, devices, params, results, studies
+from lwnb import answer, compare, costs, devices, params, results, studies
 from lwnb.params import CHECKOUT, PUBLISHED, RECIPE, Run
 
 RESULTS = CHECKOUT / "results"
@@ -74,11 +74,9 @@ def elsewhere(house):
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_every_run_of_a_published_page_is_committed_with_its_source_and_its_conversions(name, elsewhere):
     p = params.read(*params.files_of(name))
-    runs, shown = (
-        studies.runs(p),
-        {run.key for run in studies.deployment(p)} if "05_deployment" in p.notebooks else set(),
-    )
+    runs = studies.runs(p)
     sources = {run.parent for run in runs}
+    shown = {run.key for run in studies.deployment(p)} if "05_deployment" in p.notebooks else set()
     assert runs
     for run in runs:
         record = results.find(run)
@@ -99,7 +97,7 @@ def test_the_report_is_made_from_the_committed_records_alone(elsewhere):
     assert not (elsewhere / "runs").exists() and not (elsewhere / "data").exists()
     for name in PUBLISHED:
         p, page = params.read(*params.files_of(name)), elsewhere / "build/html/01_architectures" / f"{name}.html"
-        means = answer.compare.summary(results.table(studies.architectures(p)))
+        means = compare.summary(results.table(studies.architectures(p)))
         assert len(means) == len(p.models) and all(f"{top1:.3f}" in page.read_text() for top1 in means["top1"])
 
 
