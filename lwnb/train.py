@@ -22,7 +22,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lwnb import augment, data, disk, evaluation, measure, models, results, settings
+from lwnb import augment, data, disk, evaluation, measure, models, results, settings, smallmaps
 from lwnb.clock import BUSY, Clock
 from lwnb.params import Run
 from lwnb.results import Record
@@ -147,6 +147,8 @@ class _Recipe(lightning.LightningModule):
 
     def on_fit_start(self):
         self.place = self.device
+        if self.place.type == "cpu":
+            smallmaps.shortcut(self.net)
         self.images, self.labels = self.task.train.images.to(self.place), self.task.train.labels.to(self.place)
 
     def on_train_start(self):

@@ -1,0 +1,80 @@
+"""Convolutions of small maps: the same sums as torch's own, and in every training on a processor."""
+
+import pytest
+import torch
+from torch import nn
+
+from lwnb import models, smallmaps, train
+from lwnb.params import PAPER
+
+
+def gradients(net, images, labels):
+    """The loss of one step in training mode and all gradients, one after another."""
+    torch.manual_seed(0)  # dropout and stochastic depth
+    loss = nn.functional.cross_entropy(net.train()(images), labels)
+    loss.backward()
+    return loss.item(), torch.cat([parameter.grad.flatten() for parameter in net.parameters()])
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_a_network_has_the_same_loss_and_gradients(name):
+    """In float64 only rounding is left: a wrong tap or a lost gradient would be of the size of the gradient."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(4, 3, 32, 32, generator=generator, dtype=torch.float64)
+    plain, short = (models.build(name, 10, 32).double() for _ in range(2))
+    smallmaps.shortcut(short)
+    (loss, wanted), (found_loss, found) = (gradients(net, images, torch.arange(4)) for net in (plain, short))
+    assert found_loss == pytest.approx(loss, rel=1e-12)
+    assert (found - wanted).norm() < 1e-11 * wanted.norm()
+    for key, value in plain.state_dict().items():
+        torch.testing.assert_close(short.state_dict()[key], value, msg=key)
+
+
+@pytest.mark.parametrize("side", [1, 2, 3])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"kernel_size": 1},
+        {"kernel_size": 1, "stride": 2},
+        {"kernel_size": 1, "padding": 1},
+        {"kernel_size": 3, "padding": 1},
+        {"kernel_size": 3, "padding": 1, "stride": 2},
+        {"kernel_size": 3, "padding": 2},
+        {"kernel_size": 3, "padding": 2, "dilation": 2},
+        {"kernel_size": 3, "padding": "same"},
+        {"kernel_size": 3, "padding": 1, "padding_mode": "reflect"},
+        {"kernel_size": 3, "padding": 1, "padding_mode": "circular"},
+        {"kernel_size": (1, 3), "padding": (0, 1)},
+        {"kernel_size": 5, "padding": 2, "groups": 8},
+        {"kernel_size": 5, "padding": 2, "groups": 8, "bias": False},
+        {"kernel_size": 3, "padding": 1, "groups": 4},
+        {"kernel_size": 1, "groups": 8},
+        {"kernel_size": 1, "groups": 4},
+    ],
+    ids=str,
+)
+def test_every_kind_of_convolution_keeps_its_output_and_gradients(options, side):
+    """Taken or not, the short way changes nothing, errors included."""
+    torch.manual_seed(0)
+    plain = nn.Conv2d(8, 8, **options).double()
+    short = smallmaps.shortcut(nn.Conv2d(8, 8, **options).double())
+    short.load_state_dict(plain.state_dict())
+    found = []
+    for conv in (plain, short):
+        x = torch.arange(5 * 8 * side * side, dtype=torch.float64).sin().view(5, 8, side, side).requires_grad_()
+        try:
+            out = conv(x)
+        except RuntimeError as error:
+            found.append(str(error))
+            continue
+        out.pow(2).sum().backward()
+        found.append([out.detach(), x.grad, *(parameter.grad for parameter in conv.parameters())])
+    torch.testing.assert_close(found[1], found[0]) if not isinstance(found[0], str) else None
+    assert not isinstance(found[0], str) or found[0] == found[1]
+
+
+def test_bfloat16_keeps_its_type():
+    """Under autocast a depthwise product stays in bfloat16, as the convolution does."""
+    conv = smallmaps.shortcut(nn.Conv2d(8, 8, 3, padding=1, groups=8, bias=False))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert conv(torch.randn(2, 8, 1, 1, dtype=torch.bfloat16)).dtype == torch.bfloat16
