@@ -1,39 +1,25 @@
 """Convolutions of maps of a few pixels, computed as the matrix products that they are.
 
-At 32 px and output stride 32 the last stages see one pixel: of a 3 x 3 kernel only the middle meets anything but padding. On a
-processor the library's convolutions are slow there, forwards and most of all backwards: a step of training takes 1.2 (SqueezeNet
-1.1, ResNet18) to 1.8 times (EfficientNetV2-S) as long. Sums differ by their rounding alone.
+At 32 px and output stride 32 the last stages see maps of one to four pixels, where each output pixel meets every input pixel. On a
+processor torch's convolutions are slow at that, forwards and most of all backwards. Sums differ by their rounding alone.
 """
 
+from functools import cache
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 FEW = 4
-"""Pixels of a map up to which a 1 x 1 convolution is quicker as a matrix product for all networks (at 64 SqueezeNet loses)."""
+"""Pixels of a map up to which the short way was the quicker one for each of the five networks."""
 
 
 def shortcut(net: nn.Module) -> nn.Module:
     """The network itself; its convolutions now take the short way wherever a map is small enough."""
     for module in net.modules():
-        if type(module) is nn.Conv2d:
+        if type(module) is nn.Conv2d and _plain(module):
             module.__class__ = _Conv2d
     return net
-
-
-class _Conv2d(nn.Conv2d):
-    def forward(self, x: Tensor) -> Tensor:
-        if not _plain(self):
-            return super().forward(x)
-        if x.shape[2:] == (1, 1) and _one_tap(self):
-            weight = self.weight[:, :, self.padding[0], self.padding[1]]
-            if self.groups == 1:
-                return F.linear(x.flatten(1), weight, self.bias)[:, :, None, None]
-            found = x * weight.to(x.dtype)[None, :, :, None]
-            return found if self.bias is None else found + self.bias[:, None, None]
-        if x.shape[2] * x.shape[3] <= FEW and _pixelwise(self):
-            pixels = x.permute(0, 2, 3, 1)  # no copy for channels_last
-            return F.linear(pixels, self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
-        return super().forward(x)
 
 
 def _plain(conv: nn.Conv2d) -> bool:
@@ -42,12 +28,53 @@ def _plain(conv: nn.Conv2d) -> bool:
     return joined and conv.padding_mode == "zeros" and conv.dilation == (1, 1) and not isinstance(conv.padding, str)
 
 
-def _one_tap(conv: nn.Conv2d) -> bool:
-    """Whether one pixel becomes one pixel, by a single tap of the kernel: the one as far in as the padding goes."""
-    sides = zip(conv.kernel_size, conv.padding, conv.stride, strict=True)
-    return all(pad < size and 0 <= 2 * pad - size + 1 < stride for size, pad, stride in sides)
+class _Conv2d(nn.Conv2d):
+    """A convolution with a short way for small maps (N, C, H, W); the shapes below are those of channels last, P pixels a map."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[2] * x.shape[3] > FEW:
+            return super().forward(x)
+        pixels = x.permute(0, 2, 3, 1).flatten(1, 2)  # (N, P, C), no copy
+        if self.groups == 1 and self.kernel_size == self.stride == (1, 1) and self.padding == (0, 0):
+            out = F.linear(pixels.flatten(0, 1), self.weight.flatten(1), self.bias)
+            return out.view(len(x), *x.shape[2:], -1).permute(0, 3, 1, 2)
+        size, taps = _taps(x.shape[2:], self.kernel_size, self.padding, self.stride)
+        if taps is None:
+            return super().forward(x)
+        out = self._joined(pixels, taps) if self.groups == 1 else self._apart(pixels, taps)
+        out = out.view(len(x), *size, -1).permute(0, 3, 1, 2)
+        return out if self.bias is None else out + self.bias[:, None, None]
+
+    def _joined(self, pixels: Tensor, taps: Tensor) -> Tensor:
+        """All output pixels and channels (N, Q C') from all input pixels and channels."""
+        if taps.numel() == 1:
+            weight = self.weight.flatten(2)[:, :, taps.item()]
+        else:
+            weight = self.weight.permute(0, 2, 3, 1).flatten(1, 2).index_select(1, taps.flatten())  # (C', Q P, C)
+            weight = weight.unflatten(1, taps.shape).transpose(0, 1).flatten(2).flatten(0, 1)
+        return F.linear(pixels.flatten(1), weight)
+
+    def _apart(self, pixels: Tensor, taps: Tensor) -> Tensor:
+        """All output pixels (N, Q, C), each channel from its own input pixels."""
+        weight = self.weight.flatten(1).to(pixels.dtype)
+        if taps.numel() == 1:
+            return pixels * weight[:, taps.item()]
+        weight = weight.index_select(1, taps.flatten()).t().unflatten(0, taps.shape)  # (Q, P, C)
+        return (pixels[:, None] * weight).sum(2)
 
 
-def _pixelwise(conv: nn.Conv2d) -> bool:
-    """Whether each pixel becomes one by itself, with all its channels."""
-    return conv.groups == 1 and conv.kernel_size == conv.stride == (1, 1) and conv.padding == (0, 0)
+@cache
+def _taps(size: tuple, kernel: tuple, padding: tuple, stride: tuple) -> tuple[tuple, Tensor | None]:
+    """The height and width of the output, and the tap of the kernel between each of its Q pixels and each of the P of the input (Q, P).
+
+    None instead of taps where some input pixel is out of an output pixel's sight.
+    """
+    ways = []
+    for side, length, pad, step in zip(size, kernel, padding, stride, strict=True):
+        starts = torch.arange(0, max(0, side + 2 * pad - length + 1), step)
+        ways.append(torch.arange(side) + pad - starts[:, None])
+    rows, columns = ways
+    if any(way.numel() == 0 or way.min() < 0 or way.max() >= length for way, length in zip(ways, kernel, strict=True)):
+        return (), None
+    taps = rows[:, None, :, None] * kernel[1] + columns[None, :, None, :]
+    return (len(rows), len(columns)), taps.flatten(2).flatten(0, 1)
