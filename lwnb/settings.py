@@ -60,16 +60,15 @@ def settled(folder: Path) -> Iterator[Setting]:
         chosen = begun
     else:
         disk.write(file, json.dumps(asdict(chosen)).encode())
-    before = torch.get_num_threads()
+    threads, tf32 = torch.get_num_threads(), torch.backends.cudnn.allow_tf32
     torch.set_num_threads(chosen.threads)
-    torch.backends.cudnn.allow_tf32 = (
-        False  # by default a GPU's convolutions keep 10 bits of the mantissa and call it fp32
-    )
+    torch.backends.cudnn.allow_tf32 = False  # its convolutions keep 10 bits of the mantissa, and it is torch's default
     allocate(chosen.keep_memory)
     try:
         yield chosen
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(threads)
+        torch.backends.cudnn.allow_tf32 = tf32
 
 
 def allocate(keep: bool) -> None:

@@ -7,11 +7,12 @@ from lwnb import disk, results, settings, train
 
 
 def test_a_setting_is_in_force_for_a_run_alone(tmp_path):
-    before = torch.get_num_threads()
+    before, tf32 = torch.get_num_threads(), torch.backends.cudnn.allow_tf32
     with settings.settled(tmp_path / "run") as chosen:
         assert (chosen.threads, chosen.device) == (before, "cpu") and chosen.memory_format == "channels_last"
+        assert tf32 and not torch.backends.cudnn.allow_tf32
         torch.set_num_threads(before + 2)
-    assert torch.get_num_threads() == before
+    assert torch.get_num_threads() == before and torch.backends.cudnn.allow_tf32
 
 
 def test_a_run_goes_on_with_the_threads_and_memory_format_that_it_began_with(house):
