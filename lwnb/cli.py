@@ -166,7 +166,7 @@ def tune(
     scheduler: Scheduler = None,
 ) -> None:
     """Train each network of these pages with every rate of `tune_lrs`; write what validation prefers to params/tuned.yaml."""
-    from lwnb import grid, studies, tuning
+    from lwnb import devices, exports, grid, studies, tuning
 
     for name, p in _pinned(_read(pages, budget, param)).items():
         if len(p.tune_lrs) < 2:
@@ -180,6 +180,8 @@ def tune(
         for model, some in tried.items():
             lr = tuning.choose(some)
             typer.echo(f"{name} {model}: " + ("no choice: a run has no result" if lr is None else f"{lr:g}"))
+        if "05_deployment" in p.notebooks:  # shows the chosen ones, and weights do not outlive the machine
+            exports.convert(studies.deployment(p), devices.usable(p))
         _fail(done)
 
 

@@ -29,7 +29,7 @@ LEVELS = (  # from the ground up: a module imports from lower lines only
     {"archives", "images", "splits"},
     {"readers", "models", "policies"},
     {"data", "augment"},
-    {"measure", "settings", "runtimes", "evaluation"},
+    {"measure", "settings", "smallmaps", "runtimes", "evaluation"},
     {"train", "workers", "progress"},
     {"deploy"},
     {"devices"},

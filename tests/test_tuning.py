@@ -3,7 +3,7 @@
 import pytest
 from planted import plant
 
-from lwnb import cli, results, studies, tuning
+from lwnb import cli, exports, results, studies, tuning
 from lwnb.params import ParamsError, check
 
 RATES = [0.001, 0.002, 0.004]
@@ -58,3 +58,16 @@ def test_what_chose_a_rate_is_published_with_its_page(p, house):
     tuning.choose(runs)
     cli.publish(["digits"], "quick", changes, ["01_architectures"], everything=False, weights=False)
     assert {file.parent.name for file in (house / "results").rglob("metrics.json")} == {run.key for run in runs}
+
+
+def test_the_chosen_run_is_exported_for_the_page_on_deployment(p, monkeypatch):
+    """It is known only after the last rate has run, when no process trains it any more."""
+    exported = []
+    monkeypatch.setattr(exports, "convert", lambda runs, runtimes: exported.extend((run.lr, runtimes) for run in runs))
+    changes = [f"tune_lrs={RATES}", "models=[resnet18]", "runtimes=[onnxruntime]"]
+    page = cli._pinned(cli._read(["digits"], "quick", changes))["digits"]
+    finish(studies.tuning(page, "resnet18"), (0.7, 0.8, 0.75))
+    cli.tune(["digits"], "quick", changes)
+    assert exported == [(0.002, ["onnxruntime"])]
+    cli.tune(["digits"], "quick", [*changes, "notebooks=[01_architectures]"])
+    assert len(exported) == 1
