@@ -41,13 +41,12 @@ class _Conv2d(nn.Conv2d):
             return super().forward(x)
         pixels = x.permute(0, 2, 3, 1).flatten(1, 2)  # (N, P, C), no copy
         if self.groups == 1 and self.kernel_size == self.stride == (1, 1) and self.padding == (0, 0):
-            out = F.linear(pixels.flatten(0, 1), self.weight.flatten(1), self.bias)
-            return out.view(len(x), *x.shape[2:], -1).permute(0, 3, 1, 2)
+            return _map(F.linear(pixels.flatten(0, 1), self.weight.flatten(1), self.bias), len(x), x.shape[2:])
         size, taps = _taps(x.shape[2:], self.kernel_size, self.padding, self.stride)
         if taps is None:
             return super().forward(x)
         out = self._joined(pixels, taps) if self.groups == 1 else self._apart(pixels, taps)
-        out = out.view(len(x), *size, -1).permute(0, 3, 1, 2)
+        out = _map(out, len(x), size)
         return out if self.bias is None else out + self.bias[:, None, None]
 
     def _joined(self, pixels: Tensor, taps: Tensor) -> Tensor:
@@ -66,6 +65,13 @@ class _Conv2d(nn.Conv2d):
             return pixels * weight[:, taps.item()]
         weight = weight.index_select(1, taps.flatten()).t().unflatten(0, taps.shape)  # (Q, P, C)
         return (pixels[:, None] * weight).sum(2)
+
+
+def _map(out: Tensor, count: int, size: tuple) -> Tensor:
+    """Maps (N, C, H, W), channels last; of one pixel with the strides with which torch's norms are quick."""
+    if size == (1, 1):
+        return out.reshape(count, -1)[:, :, None, None]
+    return out.view(count, *size, -1).permute(0, 3, 1, 2)
 
 
 @cache
