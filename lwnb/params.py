@@ -14,7 +14,8 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 RECIPE = 1
-"""Version of the training recipe. Raise it when the same run would give other numbers."""
+"""Version of the training recipe. Raise it when the same run would give other numbers for another reason than the order of
+its sums, in which processors, threads and kernels differ too."""
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 """Where `notebooks/`, `params/`, `book/` and `_config.yml` lie."""
