@@ -13,9 +13,10 @@ from torch.nn import functional as F
 FEW = 4
 """Pixels of a map up to which the short way is taken; with sixteen, SqueezeNet loses what ShuffleNetV2 gains.
 
-Measured on one thread of an Intel Xeon with AVX-512, torch 2.14.1, batches of 128 at 32 px and output stride 32, the two ways step
-by step in turn: a step of training took 1.6 times as long without it for MobileNetV3-Small, 1.7 for ResNet18, 1.8 for
-EfficientNetV2-S, 1.4 for ShuffleNetV2, 1.2 for SqueezeNet 1.1. On an accelerator nothing was measured, and torch's own way is taken.
+Measured by `python -m benchmarks.smallmaps` on one thread of an Intel Xeon with AVX-512 (other work on the other core), torch 2.14.1,
+32 px, output stride 32: a step of training takes 1.6 times as long without it for MobileNetV3-Small, 1.8 for ResNet18 and
+EfficientNetV2-S, 1.4 for ShuffleNetV2, 1.2 for SqueezeNet 1.1 in batches of 128; 1.7, 1.5, 1.9, 1.4 and 1.2 in batches of 32. On an
+accelerator nothing was measured, and torch's own way is taken.
 """
 
 

@@ -1,11 +1,14 @@
 """Convolutions of small maps: the same sums as torch's own, and in every training on a processor."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
 
 from lwnb import data, evaluation, grid, models, smallmaps, studies, train
-from lwnb.params import FIVE, check
+from lwnb.params import CHECKOUT, FIVE, check
 
 
 def gradients(net, images, labels):
@@ -99,3 +102,11 @@ def test_a_training_on_a_processor_takes_the_short_way(house, monkeypatch):
     test = data.task(run).test
     logits = evaluation.evaluate(net, test.images, 32)
     assert evaluation.fit(logits, test.labels)["loss"] == pytest.approx(record.metrics["loss"], rel=1e-5)
+
+
+def test_its_benchmark_prints_both_ways_and_their_ratio():
+    command = [sys.executable, "-m", "benchmarks.smallmaps", "--models", "squeezenet1_1", "--batches", "2", "--steps", "1"]
+    told = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True).stdout
+    *_, row = told.splitlines()
+    _, _, model, plain, short, ratio = row.split()
+    assert model == "squeezenet1_1" and float(ratio) == pytest.approx(float(plain) / float(short), rel=0.02)
