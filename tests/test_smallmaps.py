@@ -105,7 +105,17 @@ def test_a_training_on_a_processor_takes_the_short_way(house, monkeypatch):
 
 
 def test_its_benchmark_prints_both_ways_and_their_ratio():
-    command = [sys.executable, "-m", "benchmarks.smallmaps", "--models", "squeezenet1_1", "--batches", "2", "--steps", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.smallmaps",
+        "--models",
+        "squeezenet1_1",
+        "--batches",
+        "2",
+        "--steps",
+        "1",
+    ]
     told = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=True).stdout
     *_, row = told.splitlines()
     _, _, model, plain, short, ratio = row.split()
