@@ -216,7 +216,7 @@ class Params(BaseModel):
     epochs: Positive = 8
     batch_size: Batch = 32
     optimizer: Optimizer = "adamw"
-    lr: Rate = 1.5e-3
+    lr: Rate = 1.0e-3
     tune_lrs: list[Rate] = []
     weight_decay: Decay = 0.05
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
