@@ -16,9 +16,9 @@ FIGURE = "book/assets/answer.svg"
 
 
 def pages() -> list[Params]:
-    """The published pages that compare networks on one data set in every study."""
+    """The published pages that compare networks under the protocol of all data sets, transfer included."""
     every = [params.read(*params.files_of(name, "cpu")) for name in params.PUBLISHED]
-    return [p for p in every if len(p.notebooks) > 1]
+    return [p for p in every if "02_transfer" in p.notebooks]
 
 
 def networks(p: Params, timings: pd.DataFrame, device: str | None = None) -> pd.DataFrame:
