@@ -14,8 +14,8 @@ from lwnb import results
 from lwnb.params import FIVE
 
 
-def seconds(model: str, size: int, stride: int, batch: int, steps: int) -> dict[str, float]:
-    """Median seconds of a training step (forward, backward, AdamW) in fp32, channels last, after two steps of warm-up."""
+def milliseconds(model: str, size: int, stride: int, batch: int, steps: int) -> dict[str, float]:
+    """Median milliseconds of a training step (forward, backward, AdamW) in fp32, channels last, after two steps of warm-up."""
     import torch
     from torch.nn import functional as F
 
@@ -37,7 +37,7 @@ def seconds(model: str, size: int, stride: int, batch: int, steps: int) -> dict[
             loss.backward()
             optimizers[side].step()
             spent[side].append(time.perf_counter() - began)
-    return {side: statistics.median(times[2:]) for side, times in spent.items()}
+    return {side: 1e3 * statistics.median(times[2:]) for side, times in spent.items()}
 
 
 def main(
@@ -56,10 +56,9 @@ def main(
         torch.set_num_threads(count)
         for batch in map(int, batches.split(",")):
             for model in models.split(","):
-                found = seconds(model, size, stride, batch, steps)
-                ratio = {"ratio": found["plain_ms"] / found["short_ms"]}
-                times = {side: 1e3 * value for side, value in found.items()}
-                rows.append({"threads": count, "batch": batch, "model": model} | times | ratio)
+                found = milliseconds(model, size, stride, batch, steps)
+                ratio = found["plain_ms"] / found["short_ms"]
+                rows.append({"threads": count, "batch": batch, "model": model, **found, "ratio": ratio})
     about = results.machine()
     print(f"{about['cpu']}, {about['cores']} cores, torch {torch.__version__}, {size} px, output stride {stride}")
     print(pd.DataFrame(rows).to_string(index=False, float_format="{:.2f}".format))

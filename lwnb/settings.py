@@ -62,7 +62,7 @@ def settled(folder: Path) -> Iterator[Setting]:
         disk.write(file, json.dumps(asdict(chosen)).encode())
     threads, tf32 = torch.get_num_threads(), torch.backends.cudnn.allow_tf32
     torch.set_num_threads(chosen.threads)
-    torch.backends.cudnn.allow_tf32 = False  # its convolutions keep 10 bits of the mantissa, and it is torch's default
+    torch.backends.cudnn.allow_tf32 = False  # torch's default: a GPU's convolutions keep 10 bits of the mantissa
     allocate(chosen.keep_memory)
     try:
         yield chosen
