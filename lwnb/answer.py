@@ -16,9 +16,8 @@ FIGURE = "book/assets/answer.svg"
 
 
 def pages() -> list[Params]:
-    """The published pages that compare networks under the protocol of all data sets, transfer included."""
-    every = [params.read(*params.files_of(name, "cpu")) for name in params.PUBLISHED]
-    return [p for p in every if "02_transfer" in p.notebooks]
+    """The published pages, in the order of the README's columns."""
+    return [params.read(*params.files_of(name, "cpu")) for name in params.PUBLISHED]
 
 
 def networks(p: Params, timings: pd.DataFrame, device: str | None = None) -> pd.DataFrame:
@@ -94,8 +93,8 @@ def _basis(p: Params, frame: pd.DataFrame) -> str:
 def _costs(p: Params, frame: pd.DataFrame) -> str:
     return (
         "In brackets the 95 % interval: Wilson's over the test images or Student's t over the seeds, whichever reaches further. "
-        f"MACs, files and latencies are those of the networks for {p.title}: ONNX Runtime, one image on one thread of "
-        f"{frame['device'].iloc[0]}. Another device ranks them otherwise; `make report` shows every run, and what these cannot say."
+        f"MACs, files and latencies are those of the networks for {p.title} at output stride {p.output_stride}: ONNX Runtime, one image on one thread of "
+        f"{frame['device'].iloc[0]}. Another output stride has other costs, and another device ranks the networks otherwise; `make report` shows every run, and what these cannot say."
     )
 
 

@@ -216,16 +216,21 @@ def confusion(records: list[Record]) -> plt.Figure:
 
 
 def per_class(records: list[Record], most: int = 20):
-    """Test top-1 of each class, a column a network (the first record of each); the `most` hardest classes on average."""
-    columns = {
-        name(r.run.model): dict(zip(r.metrics["classes"], r.metrics["per_class_top1"])) for r in reversed(records)
-    }
-    frame = pd.DataFrame(dict(reversed(columns.items()))).rename_axis("class").reset_index()
-    hardest = frame.set_index("class").mean(axis=1).sort_values().index[:most]
-    firsts = {record.run.model: record.run.key for record in reversed(records)}
-    below = trace.line(frame, list(firsts.values()))
-    shown = frame[frame["class"].isin(hardest)].style.format(precision=3).hide(axis="index")
-    return shown.set_caption(below).set_table_styles([_BELOW])
+    """Test top-1 of each class, a column a network (the first record of each), the hardest on average first.
+
+    Of more than `most` classes the half of `most` at either end. `images`: of the class in the first record's test split.
+    """
+    firsts = {record.run.model: record for record in reversed(records)}
+    order = [firsts[model] for model in dict.fromkeys(record.run.model for record in records)]
+    columns = {name(r.run.model): dict(zip(r.metrics["classes"], r.metrics["per_class_top1"])) for r in order}
+    frame = pd.DataFrame(columns)
+    frame = frame.loc[frame.mean(axis=1).sort_values(kind="stable").index].rename_axis("class").reset_index()
+    if order:
+        images = order[0].predictions["confusion"].sum(axis=1).tolist()
+        frame.insert(1, "images", frame["class"].map(dict(zip(order[0].metrics["classes"], images))))
+    below = trace.line(frame, [record.run.key for record in order])
+    ends = frame if len(frame) <= most else pd.concat([frame.head(most // 2), frame.tail(most // 2)])
+    return ends.style.format(precision=3).hide(axis="index").set_caption(below).set_table_styles([_BELOW])
 
 
 def lines(frame: pd.DataFrame, x: str, group: str) -> plt.Figure:

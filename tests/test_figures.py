@@ -1,7 +1,9 @@
 import base64
 import re
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -98,3 +100,20 @@ def test_where_no_run_has_a_result_every_figure_and_table_says_so_instead_of_fai
     assert all("No run has a result" in figure.texts[0].get_text() for figure in drawn)
     assert figures.per_class([]).to_html() and figures.table(figures.with_interval(frame)).to_html()
     plt.close("all")
+
+
+def test_of_many_classes_the_hardest_and_the_easiest_are_shown_in_order_with_their_test_images():
+    classes = [f"class {n}" for n in range(30)]
+    right = {"resnet18": [n / 30 for n in range(30)], "squeezenet1_1": [n / 60 for n in range(30)]}
+    records = [
+        SimpleNamespace(
+            run=SimpleNamespace(model=model, key=f"{number:012x}"),
+            metrics={"classes": classes, "per_class_top1": values},
+            predictions={"confusion": np.diag(range(100, 130))},
+        )
+        for number, (model, values) in enumerate(right.items())
+    ]
+    shown = figures.per_class(records, most=6).data
+    assert shown["class"].tolist() == [classes[n] for n in (0, 1, 2, 27, 28, 29)]
+    assert shown["images"].tolist() == [100, 101, 102, 127, 128, 129]
+    assert shown["SqueezeNet 1.1"].tolist() == [n / 60 for n in (0, 1, 2, 27, 28, 29)]
