@@ -24,8 +24,8 @@ CHEAP = ("mobilenet_v3_small", "squeezenet1_1", "shufflenet_v2_x1_0")
 """Networks that are trained with five seeds; the others with three."""
 
 BF16 = ("resnet18", "squeezenet1_1")
-"""Networks that bf16 makes faster on a CPU that has it; it slows the depthwise ones (python -m benchmarks.engine
---precisions fp32,bf16)."""
+"""Networks that bf16 makes faster on an AMD EPYC; it slows the depthwise ones, and on an Intel Xeon whose peak in bf16 is
+half of that in fp32 it slows these, too (python -m benchmarks.engine --precisions fp32,bf16)."""
 
 SIDES = ("script", "script-tuned", "timm", "lightning", "lwnb", "lwnb-bf16")
 PARTS = ("compare", "grid", "images", "size", "batch", "workers")

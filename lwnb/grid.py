@@ -15,14 +15,16 @@ from lwnb.params import Params, Run
 from lwnb.progress import Progress
 
 SPEED = {
-    "mobilenet_v3_small": 2500,
-    "resnet18": 800,
-    "squeezenet1_1": 3300,
-    "efficientnet_v2_s": 240,
-    "shufflenet_v2_x1_0": 1900,
+    "mobilenet_v3_small": 2950,
+    "resnet18": 1040,
+    "squeezenet1_1": 4330,
+    "efficientnet_v2_s": 340,
+    "shufflenet_v2_x1_0": 2460,
 }
-"""Training images a second at 32 px and output stride 32, for a first estimate before this machine has runs of its
-own: two cores of an AMD EPYC with AVX-512, torch 2.14.1, fp32, channels_last, batch 128."""
+"""Training images a second at 32 px and output stride 32, for a first estimate before this machine has runs of its own.
+
+By two workers of one thread together, on two cores of an Intel Xeon with AVX-512, torch 2.14.1, fp32, batch 128: medians of the
+published runs on Tiny ImageNet; of EfficientNetV2-S by the length of a step (`python -m benchmarks.smallmaps`)."""
 
 
 PINNED = ("digest", "num_classes", "pool_train", "pool_test")
