@@ -220,15 +220,16 @@ def per_class(records: list[Record], most: int = 20):
 
     Of more than `most` classes the half of `most` at either end. `images`: of the class in the first record's test split.
     """
-    firsts = {record.run.model: record for record in reversed(records)}
-    order = [firsts[model] for model in dict.fromkeys(record.run.model for record in records)]
-    columns = {name(r.run.model): dict(zip(r.metrics["classes"], r.metrics["per_class_top1"])) for r in order}
+    firsts = {}
+    for record in records:
+        firsts.setdefault(name(record.run.model), record)
+    columns = {model: dict(zip(r.metrics["classes"], r.metrics["per_class_top1"])) for model, r in firsts.items()}
     frame = pd.DataFrame(columns)
     frame = frame.loc[frame.mean(axis=1).sort_values(kind="stable").index].rename_axis("class").reset_index()
-    if order:
-        images = order[0].predictions["confusion"].sum(axis=1).tolist()
-        frame.insert(1, "images", frame["class"].map(dict(zip(order[0].metrics["classes"], images))))
-    below = trace.line(frame, [record.run.key for record in order])
+    if records:
+        images = records[0].predictions["confusion"].sum(axis=1).tolist()
+        frame.insert(1, "images", frame["class"].map(dict(zip(records[0].metrics["classes"], images))))
+    below = trace.line(frame, [record.run.key for record in firsts.values()])
     ends = frame if len(frame) <= most else pd.concat([frame.head(most // 2), frame.tail(most // 2)])
     return ends.style.format(precision=3).hide(axis="index").set_caption(below).set_table_styles([_BELOW])
 
