@@ -52,11 +52,14 @@ def connect(count: int, scheduler: str | None = None):
             with client:
                 try:
                     yield client
-                except (FuturesCancelledError, CommClosedError) as error:
+                except Exception as error:
+                    lost = isinstance(error, (FuturesCancelledError, CommClosedError)) or client.status != "running"
+                    if isinstance(error, ParamsError) or not lost:
+                        raise
                     raise ParamsError(
                         f"--scheduler {scheduler}: the connection was lost ({type(error).__name__}). What has ended is kept: "
                         "start the scheduler again, and ask again"
-                    ) from None
+                    ) from error
         else:
             local = {"n_workers": count, "threads_per_worker": 1, "memory_limit": 0, "dashboard_address": ":0"}
             with (

@@ -108,13 +108,22 @@ def test_a_worker_that_takes_two_tasks_at_once_is_refused_and_one_that_fails_tel
 
 
 @pytest.mark.slow
-def test_a_scheduler_that_dies_is_named(cluster):
+@pytest.mark.parametrize("given_up", [False, True], ids=["at once", "after the client has given up"])
+def test_a_scheduler_that_dies_is_named(cluster, given_up):
     cluster("only")
     with pytest.raises(ParamsError, match="the connection was lost"), workers.connect(0, cluster.address) as client:
         tasks = [workers.Task(f"task-{n}", None, lambda: (0.2,)) for n in range(50)]
         for count, _ in enumerate(workers.spread(tasks, where, client)):
             if count == 1:
                 cluster.scheduler.kill()
+                while given_up and client.status != "closed":
+                    time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_an_error_of_another_kind_is_not_called_a_lost_connection(cluster):
+    with pytest.raises(KeyError, match="mine"), workers.connect(0, cluster.address):
+        raise KeyError("mine")
 
 
 @pytest.mark.slow
