@@ -1,5 +1,6 @@
 """The answer in short: the networks of a page by accuracy and by what their files cost, and the opening of the README."""
 
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,29 +25,34 @@ def networks(p: Params, timings: pd.DataFrame, device: str | None = None) -> pd.
     """A row a network of a page: means over the seeds as in `lwnb.compare.summary`, and its file as in `lwnb.choice.shipped`.
 
     Latencies are those of `device`, else of the one that the page speaks of, one image at a time on one thread; what INT8
-    leaves is that of the first seed.
+    leaves is that of the first seed. `noise` is the share by which ONNX Runtime's latencies move there when measured again.
     """
     runs, device = studies.architectures(p), device or devices.here(devices.of_page(p, timings))
     first = [record for record in map(results.find, studies.deployment(p)) if record and record.metrics["learned"]]
     files = choice.shipped(choice.candidates(first, device, timings))
-    return compare.summary(results.table(runs)).merge(files, on="model", how="left").assign(device=device)
+    moved = devices.noise(timings).set_index(["device", "runtime"])["noise"].get((device, "onnxruntime"), math.nan)
+    return compare.summary(results.table(runs)).merge(files, on="model", how="left").assign(device=device, noise=moved)
 
 
 def short(frame: pd.DataFrame) -> str:
-    """Which networks of `networks` are on the Pareto front of mean top-1 and INT8 file, and of INT8 latency, and what each loses."""
-    told, beaten = [], set(frame["model"])
-    for column, unit in (("int8_mb", "MB"), ("int8_ms", "ms")):
+    """Which networks of `networks` are on the Pareto front of mean top-1 and INT8 file, and of INT8 latency, and what each loses.
+
+    Of latencies that lie within the noise of one another the more accurate network is on the front.
+    """
+    told, beaten, noise = [], set(frame["model"]), frame["noise"].max()
+    for column, unit, within in (("int8_mb", "MB", 0), ("int8_ms", "ms", noise)):
         known = frame.dropna(subset=["top1", column]).sort_values(column, ascending=False)
         if len(known) < 2:
             return ""
-        best, *others = known[stats.front(known[column], known["top1"])].itertuples()
+        best, *others = known[stats.front(devices.levelled(known[column], within), known["top1"])].itertuples()
         beaten -= {best.model, *(row.model for row in others)}
         size = {row.model: f"{number(getattr(row, column), COLUMNS[column])} {unit}" for row in (best, *others)}
         less = [f"{name(row.model)} {best.top1 - row.top1:.3f} less with {size[row.model]}" for row in others]
         told.append("; ".join([f"{name(best.model)} has top-1 {best.top1:.3f} with {size[best.model]}", *less]))
     behind = ", ".join(name(model) for model in frame["model"] if model in beaten)
+    equal = f" (equal within {noise:.0%}, the noise of the protocol)" if noise == noise else ""
     return (
-        f"**In short**, as trained here. By the INT8 file: {told[0]}. By its latency: {told[1]}."
+        f"**In short**, as trained here. By the INT8 file: {told[0]}. By its latency{equal}: {told[1]}."
         + f" On neither front, since others are as accurate and cost less: {behind}." * bool(behind)
     )
 
