@@ -50,7 +50,7 @@ def short(frame: pd.DataFrame) -> str:
         less = [f"{name(row.model)} {best.top1 - row.top1:.3f} less with {size[row.model]}" for row in others]
         told.append("; ".join([f"{name(best.model)} has top-1 {best.top1:.3f} with {size[best.model]}", *less]))
     behind = ", ".join(name(model) for model in frame["model"] if model in beaten)
-    equal = f" (equal within {noise:.0%}, the noise of the protocol)" if noise == noise else ""
+    equal = f" (equal within {noise:.0%}, the noise of the protocol)" if noise > 0 else ""
     return (
         f"**In short**, as trained here. By the INT8 file: {told[0]}. By its latency{equal}: {told[1]}."
         + f" On neither front, since others are as accurate and cost less: {behind}." * bool(behind)

@@ -205,13 +205,13 @@ def report(
 ) -> None:
     """Train what is missing, execute the notebooks, build the book, and print the path of its first page.
 
-    Without pages and parameters: digits, and beside it the published pages, from their records in results/. Exit
-    status 1 if a run or a notebook failed; the pages of the others are there all the same.
+    Without pages and parameters: the published pages, from their records in results/, and digits. Exit status 1 if a
+    run or a notebook failed; the pages of the others are there all the same.
     """
     from lwnb import book, devices, exports, grid, results, studies
     from lwnb.pages import Page
 
-    values = _read(pages or ["digits", *([] if param else params.PUBLISHED)], budget, param)
+    values = _read(pages or [*([] if param else params.PUBLISHED), "digits"], budget, param)
     found = _pinned(values)
     runs = _runs(found, None)
     _announce(runs)

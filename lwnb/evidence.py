@@ -85,13 +85,15 @@ def _untuned(row, rows: pd.DataFrame, evidence: Evidence, study: str) -> list[st
     """Why the learning rate of the chosen setting may not be its best: tried alone, at the edge, or beaten on validation.
 
     Rates tried are those of finished runs, of any page, that differ in nothing else; in a search over several
-    hyperparameters at once, those of the same optimiser.
+    hyperparameters at once, those of the same optimiser. Rates are compared on the seeds that all of them have, if any.
     """
     if study == "04_hyperparameters":
         tried = rows[rows["optimizer"] == row.optimizer]
     else:
         tried = _select(evidence.known, {c: row[c] for c in SETTING if c != "lr"})
-    means = tried.dropna(subset=["val_top1"]).groupby("lr")["val_top1"].mean()
+    tops = tried.dropna(subset=["val_top1"]).pivot_table(index="seed", columns="lr", values="val_top1")
+    common = tops.dropna()
+    means = (tops if common.empty else common).mean()
     if len(means) < 2:
         return [f"the learning rate was not tuned, {row.lr:g} alone ({{}})"]
     if row.lr in (means.index.min(), means.index.max()):

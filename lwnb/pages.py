@@ -153,7 +153,7 @@ def _stamp(notebook: Path, values: dict, fingerprint: str) -> str:
         "data": digest(sorted((CHECKOUT / "book").glob("*.yaml"))),
         "records": fingerprint,
     }
-    return json.dumps(parts, indent=1, sort_keys=True)
+    return json.dumps(parts, indent=1)
 
 
 def digest(files: Sequence[Path]) -> str:
@@ -165,7 +165,7 @@ def digest(files: Sequence[Path]) -> str:
 def _papermill(notebook: Path, target: Path, values: dict, environment: dict) -> str | None:
     """Execute one notebook in a process of its own; what went wrong in one line, or None."""
     parameters = target.with_suffix(".yaml")
-    parameters.write_text(yaml.safe_dump(values))
+    parameters.write_text(yaml.safe_dump(values, sort_keys=False))  # pages are shown in the order asked for
     options = ["--parameters_file", parameters, "--kernel", "python3", "--language", "python", "--cwd", CHECKOUT]
     command = [sys.executable, "-m", "papermill", notebook, target, "--no-progress-bar", *options]
     done = subprocess.run(

@@ -32,8 +32,8 @@ if name == "two":
     raise KeyError(f"planted in {name}")
 """
 PAGES = [
+    Page("two", "Page Two", {"name": "two", "scale": 5e-05}),  # not in the order of the alphabet
     Page("one", "Page One", {"name": "one", "scale": 2.0}),
-    Page("two", "Page Two", {"name": "two", "scale": 5e-05}),
 ]
 
 
@@ -64,7 +64,7 @@ def notebook(path: Path, title: str, *cells: str, parameters: str = 'name = "non
 def notebooks(folder: Path) -> list[Path]:
     """A front page, two studies (the second fails on page 'two') and a closing page."""
     heading = "from IPython.display import Markdown\nMarkdown('## A computed heading\\n\\nand **words**')"
-    seen = "sorted(pages), [p['scale'] for p in pages.values()]"
+    seen = "list(pages), [p['scale'] for p in pages.values()]"
     return [
         notebook(folder / "00_front.ipynb", "Front page", heading, seen, parameters="pages = {}"),
         notebook(folder / "01_bars.ipynb", "Bars", FIGURE, "## Table", TABLE, "## Sum\n\n$$\\sum_i x_i$$"),

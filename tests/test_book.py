@@ -37,7 +37,7 @@ def outputs(path: Path) -> str:
 
 def test_every_study_runs_for_every_page_and_the_others_once(stub):
     assert list(by_name(stub.executed)) == [
-        ("01_bars", "one"), ("01_bars", "two"), ("02_faults", "one"), ("02_faults", "two"),
+        ("01_bars", "two"), ("01_bars", "one"), ("02_faults", "two"), ("02_faults", "one"),
         ("00_front", None), ("99_end", None),
     ]  # fmt: skip
 
@@ -50,9 +50,9 @@ def test_only_the_notebook_with_the_planted_fault_fails_and_is_named(stub):
     assert len(stub.lines) == len(stub.executed)
 
 
-def test_parameters_arrive_as_what_they_are(stub):
+def test_parameters_arrive_as_what_they_are_and_pages_in_the_order_asked_for(stub):
     front = by_name(stub.executed)["00_front", None]
-    assert "(['one', 'two'], [2.0, 5e-05])" in outputs(front.path)  # 5e-05 in YAML would have been text
+    assert "(['two', 'one'], [5e-05, 2.0])" in outputs(front.path)  # 5e-05 in YAML would have been text
 
 
 def test_kernel_is_this_interpreter_whatever_kernels_are_installed(tmp_path, monkeypatch):

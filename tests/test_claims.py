@@ -91,6 +91,14 @@ def test_a_learning_rate_must_lie_inside_those_tried_and_be_the_best_of_them(hou
     assert verdict(c, records).reasons == ["validation prefers another learning rate (ResNet18)"]
 
 
+def test_rates_tried_with_one_seed_are_compared_on_that_seed(house):
+    records = trained("resnet18", 0.81, 0.80, 0.80) + trained("squeezenet1_1", *SQUEEZE)
+    for lr in (0.05, 0.2):  # for the first seed less than the chosen rate, and more than its mean over three
+        trained("resnet18", 0.807, lr=lr)
+        trained("squeezenet1_1", 0.5, lr=lr)
+    assert verdict(claim(tuned=True), records).verdict == HOLDS
+
+
 def test_every_rival_must_lose_and_one_that_wins_is_enough(house):
     both = claim(rivals=[{"model": "squeezenet1_1"}, {"model": "shufflenet_v2_x1_0"}])
     records = trained("resnet18", *RESNET) + trained("squeezenet1_1", *SQUEEZE)
