@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import subprocess
@@ -39,9 +40,9 @@ def cluster(tmp_path):
     quiet = ("--no-dashboard", "--host", "127.0.0.1")
     with ExitStack() as stack:
         scheduler = stack.enter_context(process("dask", "scheduler", "--scheduler-file", file, "--port", 0, *quiet))
-        while not file.exists():
+        while not (file.exists() and file.read_text().rstrip().endswith("}")):  # it is there before it is written
             time.sleep(0.05)
-        address = f"tcp://127.0.0.1:{__import__('json').loads(file.read_text())['address'].rsplit(':', 1)[1]}"
+        address = f"tcp://127.0.0.1:{json.loads(file.read_text())['address'].rsplit(':', 1)[1]}"
 
         def worker(name, *options, threads=1):
             options = ("--nthreads", threads, "--no-nanny", "--name", name, *quiet, *options)
