@@ -165,24 +165,28 @@ def tune(
     workers: Workers = None,
     scheduler: Scheduler = None,
 ) -> None:
-    """Train each network of these pages with every rate of `tune_lrs`; write what validation prefers to params/tuned.yaml."""
-    from lwnb import devices, exports, grid, studies, tuning
+    """Choose each network's learning rate on the ladder `tune_lrs` of these pages, from its middle on until the best lies inside
+    those tried; write what validation prefers to params/tuned.yaml."""
+    from lwnb import devices, exports, grid, results, studies, tuning
 
     for name, p in _pinned(_read(pages, budget, param)).items():
         if len(p.tune_lrs) < 2:
             raise ParamsError(
                 f"{name}: tune_lrs: {p.tune_lrs} is nothing to choose from; try -p 'tune_lrs=[1.0e-3, 4.0e-3]'"
             )
-        tried = {model: studies.tuning(p, model) for model in p.models}
-        runs = studies.distinct(run for some in tried.values() for run in some)
-        _announce(runs)
-        done = grid.ensure(runs, workers, scheduler)
-        for model, some in tried.items():
-            lr = tuning.choose(some)
+        ladders = {model: studies.tuning(p, model) for model in p.models}
+        failed = []
+        while not failed and (runs := [run for ladder in ladders.values() for run in tuning.wanted(ladder)]):
+            _announce(runs)
+            grid.ensure(runs, workers, scheduler)
+            failed = grid.missing(runs)
+        for model, ladder in ladders.items():
+            lr = tuning.choose(ladder)
             typer.echo(f"{name} {model}: " + ("no choice: a run has no result" if lr is None else f"{lr:g}"))
         if "05_deployment" in p.notebooks:  # shows the chosen ones, and weights do not outlive the machine
             exports.convert(studies.deployment(p), devices.usable(p))
-        _fail(done)
+        if failed:
+            _fail(results.table(failed))
 
 
 def _fail(done, broken: list = ()) -> None:

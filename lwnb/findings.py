@@ -12,7 +12,7 @@ from lwnb.compare import Difference, best, by_model, common_seeds, difference, f
 from lwnb.params import FIVE, Params
 from lwnb.results import Record, device
 from lwnb.studies import tuning
-from lwnb.tuning import chosen
+from lwnb.tuning import chosen, tried
 
 SETTLED = 100
 """Optimiser steps below which the running statistics of BatchNorm (momentum 0.1) may lag behind the weights."""
@@ -102,9 +102,13 @@ def _ranking(p: Params, done: pd.DataFrame, records: Sequence[Record]) -> str:
     """The order by top-1, or why none is given: rates that were not tuned or sit at an edge, curves that still rise."""
     if not all(chosen(tuning(p, model)) for model in done["model"]):
         return "No ranking is given: one learning rate served all networks, none was tuned for its own."
-    rates = ", ".join(f"{name(row.model)} {row.lr:g}" for row in done.itertuples())
-    tuned = f"Learning rates were chosen on validation, one seed, among {', '.join(f'{lr:g}' for lr in p.tune_lrs)}: {rates}."
-    edge = [name(row.model) for row in done.itertuples() if row.lr in (min(p.tune_lrs), max(p.tune_lrs))]
+    rates = {row.model: tried(tuning(p, row.model)) for row in done.itertuples()}
+    said = [
+        f"{name(row.model)} {row.lr:g} of {len(few := rates[row.model])} from {few[0]:g} to {few[-1]:g}"
+        for row in done.itertuples()
+    ]
+    tuned = f"Learning rates were chosen on validation, one seed: {'; '.join(said)}."
+    edge = [name(row.model) for row in done.itertuples() if row.lr in (rates[row.model][0], rates[row.model][-1])]
     rising = [name(record.run.model) for record in records if not flat(record)]
     why = [f"the learning rate sits at the edge of those tried: {', '.join(edge)}"] * bool(edge)
     why += [f"a validation curve was still rising: {', '.join(sorted(set(rising)))}"] * bool(rising)

@@ -42,8 +42,8 @@ def architectures(p: Params) -> list[Run]:
 
 
 def tuning(p: Params, model: str) -> list[Run]:
-    """A network with every learning rate that is tried, at the final length of the schedule, with the first seed."""
-    return [base(p, p.first_seed, model=model, lr=lr) for lr in p.tune_lrs]
+    """A network's ladder of learning rates, from the lowest up, at the final length of the schedule, with the first seed."""
+    return [base(p, p.first_seed, model=model, lr=lr) for lr in sorted(p.tune_lrs)]
 
 
 def tuned(p: Params, model: str) -> float:

@@ -1,9 +1,10 @@
 """Learning rates chosen on validation, kept with their runs, and used by exactly the pages whose runs they are."""
 
 import pytest
+import typer
 from planted import plant
 
-from lwnb import cli, exports, results, studies, tuning
+from lwnb import cli, exports, grid, results, studies, tuning
 from lwnb.params import ParamsError, check
 
 RATES = [0.001, 0.002, 0.004]
@@ -43,6 +44,64 @@ def test_a_rate_tuned_under_another_protocol_does_not_count(p, change):
 def test_without_all_results_nothing_is_chosen(p):
     finish(studies.tuning(p, "resnet18")[:2], (0.7, 0.8))
     assert tuning.choose(studies.tuning(p, "resnet18")) is None and not tuning.FILE.exists()
+
+
+LADDER = [0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1]
+
+
+@pytest.mark.parametrize(
+    ("best", "tried"),
+    [(0.003, LADDER[2:5]), (0.001, LADDER[1:5]), (0.03, LADDER[2:]), (0.1, LADDER[2:]), (0.0001, LADDER[:5])],
+)
+def test_a_climb_ends_when_the_best_lies_inside_or_the_ladder_ends(p, monkeypatch, best, tried):
+    """A network whose validation accuracy falls to both sides of one rate: it is found, with no more runs than it takes."""
+    rounds = []
+
+    def ensure(runs, *_):
+        rounds.append([run.lr for run in runs])
+        finish(runs, [0.8 - 0.1 * abs(LADDER.index(run.lr) - LADDER.index(best)) for run in runs])
+
+    monkeypatch.setattr(grid, "ensure", ensure)
+    changes = [f"tune_lrs={LADDER[::-1]}", "models=[resnet18]", "notebooks=[01_architectures]"]
+    page = cli._pinned(cli._read(["digits"], "quick", changes))["digits"]
+    cli.tune(["digits"], "quick", changes)
+    ladder = studies.tuning(page, "resnet18")
+    assert rounds[0] == LADDER[2:5] and sorted(lr for some in rounds for lr in some) == tried == tuning.tried(ladder)
+    assert studies.tuned(page, "resnet18") == best
+
+
+def test_a_run_of_the_ladder_that_is_there_counts(p):
+    ladder = studies.tuning(p.model_copy(update={"tune_lrs": LADDER}), "resnet18")
+    finish(ladder[-2:], (0.9, 0.5))  # a second peak, which a climb from the middle would not see
+    finish(ladder[2:5], (0.6, 0.7, 0.6))
+    assert not tuning.wanted(ladder) and tuning.choose(ladder) == 0.03
+
+
+def test_a_longer_ladder_keeps_what_was_chosen_until_it_is_climbed(p):
+    finish(studies.tuning(p, "resnet18"), (0.7, 0.75, 0.8))
+    tuning.choose(studies.tuning(p, "resnet18"))
+    longer = studies.tuning(p.model_copy(update={"tune_lrs": [*RATES, 0.008, 0.016]}), "resnet18")
+    assert tuning.chosen(longer) == 0.004 and [run.lr for run in tuning.wanted(longer)] == [0.008]
+    assert tuning.choose(longer) is None
+    finish(tuning.wanted(longer), (0.78,))
+    assert tuning.choose(longer) == 0.004 and tuning.tried(longer) == [*RATES, 0.008]
+    assert tuning.FILE.read_text().count("resnet18") == 1
+
+
+def test_a_rate_that_learned_nothing_is_the_worst(p):
+    plant(0.9, metrics={"learned": False}, **studies.tuning(p, "resnet18")[0].model_dump())
+    finish(studies.tuning(p, "resnet18")[1:], (0.3, 0.2))
+    assert tuning.choose(studies.tuning(p, "resnet18")) == 0.002
+
+
+def test_a_climb_stops_at_a_run_that_fails(p, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        grid, "ensure", lambda runs, *_: asked.extend(results.fail(run, OSError("full")) or run for run in runs)
+    )
+    with pytest.raises(typer.Exit):
+        cli.tune(["digits"], "quick", [f"tune_lrs={LADDER}", "models=[resnet18]"])
+    assert [run.lr for run in asked] == LADDER[2:5] and not tuning.FILE.exists()
 
 
 def test_one_rate_is_nothing_to_choose_from(house):
