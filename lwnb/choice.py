@@ -180,16 +180,21 @@ COLUMNS = (
 
 def _for_budget(ranked: pd.DataFrame, budget: Budget) -> dict:
     limits = (
-        ("file", budget.max_size_mb, "MB"),
-        ("latency", budget.max_latency_ms, "ms"),
-        ("memory", budget.max_memory_mib, "MiB"),
+        ("file", budget.max_size_mb, "size_mb", "MB"),
+        ("latency", budget.max_latency_ms, "latency_ms", "ms"),
+        ("memory", budget.max_memory_mib, "memory_mib", "MiB"),
     )
-    said = [f"{what} ≤ {limit:g} {unit}" for what, limit, unit in limits if limit is not None]
+    limits = [one for one in limits if one[1] is not None]
+    said = [f"{what} ≤ {limit:g} {unit}" for what, limit, _, unit in limits]
     row = {"budget": budget.budget, "limits": ", ".join(said), "source": budget.source}
     fit = ranked[ranked["verdict"] == FITS] if len(ranked) else ranked
     if fit.empty:
-        closest = f"; {_said(ranked.iloc[0])}: {ranked.iloc[0]['why']}" if len(ranked) else ""
-        return row | {"choice": f"none of {len(ranked)}{closest}"}
+        if ranked.empty:
+            return row | {"choice": "none of 0"}
+        rest = ranked[ranked["verdict"] == ranked["verdict"].iloc[0]]
+        over = pd.DataFrame({column: rest[column] / limit for _, limit, column, _ in limits}, index=rest.index)
+        closest = rest.loc[over.max(axis=1).fillna(np.inf).idxmin()]
+        return row | {"choice": f"none of {len(ranked)}; the closest is {_said(closest)}: {closest['why']}"}
     first, others = fit.iloc[0], fit[fit["model"] != fit.iloc[0]["model"]]
     row |= {"choice": _said(first), "top1": first["top1"], "n_test": first["n_test"], "key": first["key"]}
     row |= {column: first[column] for column in ("size_mb", "latency_ms", "memory_mib", "memory_is")}

@@ -210,6 +210,14 @@ def test_the_budgets_of_the_book_have_sources_and_answers(two):
     assert found["source"].str.len().min() > 5 and found["choice"].iloc[-1].startswith("ResNet18")
 
 
+def test_where_nothing_fits_the_closest_is_named(two, monkeypatch):
+    """Not the more accurate one, which is forty times as far from it."""
+    small = choice.Budget(budget="small", source="here", max_size_mb=0.5, max_memory_mib=64)
+    monkeypatch.setattr(choice, "budgets", lambda: [small])
+    found = choice.for_budgets(choice.records_of(two), results.device(results.machine()), devices.table())
+    assert found["choice"].item().startswith("none of 2; the closest is SqueezeNet 1.1 int8, onnxruntime: size 1 MB, limit 0.5")
+
+
 def test_sliders_answer_as_they_move(two):
     from lwnb.explore import Explorer
 
