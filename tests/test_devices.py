@@ -215,7 +215,11 @@ def test_where_nothing_fits_the_closest_is_named(two, monkeypatch):
     small = choice.Budget(budget="small", source="here", max_size_mb=0.5, max_memory_mib=64)
     monkeypatch.setattr(choice, "budgets", lambda: [small])
     found = choice.for_budgets(choice.records_of(two), results.device(results.machine()), devices.table())
-    assert found["choice"].item().startswith("none of 2; the closest is SqueezeNet 1.1 int8, onnxruntime: size 1 MB, limit 0.5")
+    assert (
+        found["choice"]
+        .item()
+        .startswith("none of 2; the closest is SqueezeNet 1.1 int8, onnxruntime: size 1 MB, limit 0.5")
+    )
 
 
 def test_sliders_answer_as_they_move(two):
