@@ -107,7 +107,8 @@ def _ranking(p: Params, done: pd.DataFrame, records: Sequence[Record]) -> str:
         f"{name(row.model)} {row.lr:g} of {len(few := rates[row.model])} from {few[0]:g} to {few[-1]:g}"
         for row in done.itertuples()
     ]
-    tuned = f"Learning rates were chosen on validation, one seed: {'; '.join(said)}."
+    length = f" by runs of {p.tune_epochs} epochs" if p.tune_epochs else ""
+    tuned = f"Learning rates were chosen on validation, one seed{length}: {'; '.join(said)}."
     edge = [name(row.model) for row in done.itertuples() if row.lr in (rates[row.model][0], rates[row.model][-1])]
     rising = [name(record.run.model) for record in records if not flat(record)]
     why = [f"the learning rate sits at the edge of those tried: {', '.join(edge)}"] * bool(edge)

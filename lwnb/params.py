@@ -218,6 +218,7 @@ class Params(BaseModel):
     optimizer: Optimizer = "adamw"
     lr: Rate = 1.0e-3
     tune_lrs: list[Rate] = []
+    tune_epochs: Count = 0
     weight_decay: Decay = 0.05
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.1
     schedule: Schedule = "cosine"

@@ -42,8 +42,9 @@ def architectures(p: Params) -> list[Run]:
 
 
 def tuning(p: Params, model: str) -> list[Run]:
-    """A network's ladder of learning rates, from the lowest up, at the final length of the schedule, with the first seed."""
-    return [base(p, p.first_seed, model=model, lr=lr) for lr in sorted(p.tune_lrs)]
+    """A network's ladder of learning rates, from the lowest up, with the first seed, of `tune_epochs` or else `epochs`."""
+    epochs = p.tune_epochs or p.epochs
+    return [base(p, p.first_seed, model=model, lr=lr, epochs=epochs) for lr in sorted(p.tune_lrs)]
 
 
 def tuned(p: Params, model: str) -> float:

@@ -41,6 +41,13 @@ def test_a_rate_tuned_under_another_protocol_does_not_count(p, change):
     assert {run.lr for run in studies.architectures(p.model_copy(update=change))} == {p.lr}
 
 
+def test_a_longer_page_takes_the_rates_of_a_shorter_ladder(p):
+    finish(studies.tuning(p, "resnet18"), (0.7, 0.8, 0.75))
+    tuning.choose(studies.tuning(p, "resnet18"))
+    longer = p.model_copy(update={"epochs": 3 * p.epochs, "tune_epochs": p.epochs, "models": ["resnet18"]})
+    assert {(run.lr, run.epochs) for run in studies.architectures(longer)} == {(0.002, 3 * p.epochs)}
+
+
 def test_without_all_results_nothing_is_chosen(p):
     finish(studies.tuning(p, "resnet18")[:2], (0.7, 0.8))
     assert tuning.choose(studies.tuning(p, "resnet18")) is None and not tuning.FILE.exists()
