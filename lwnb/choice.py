@@ -30,6 +30,14 @@ class Limits(BaseModel):
     max_memory_mib: float | None = Field(None, gt=0)
     min_top1: float | None = Field(None, ge=0, le=1)
 
+    def of_costs(self) -> list[tuple[str, float | None, str, str]]:
+        """Each cost's name, limit, column of `candidates`, and unit."""
+        return [
+            ("size", self.max_size_mb, "size_mb", "MB"),
+            ("latency", self.max_latency_ms, "latency_ms", "ms"),
+            ("memory", self.max_memory_mib, "memory_mib", "MiB"),
+        ]
+
 
 class Budget(Limits):
     """Limits with a name and a source, for the table of the book; without a device, they are about that of the page."""
@@ -147,12 +155,8 @@ def choose(found: pd.DataFrame, limits: Limits) -> pd.DataFrame:
 
 def _judged(row: dict, limits: Limits) -> dict:
     over, unknown = [], []
-    for limit, column, unit in (
-        (limits.max_size_mb, "size_mb", "MB"),
-        (limits.max_latency_ms, "latency_ms", "ms"),
-        (limits.max_memory_mib, "memory_mib", "MiB"),
-    ):
-        value, what = row[column], column.rsplit("_", 1)[0]
+    for what, limit, column, unit in limits.of_costs():
+        value = row[column]
         if np.isnan(value):
             unknown += [f"{what} not measured"] if limit is not None or what == "latency" else []
         elif limit is not None and value > limit:
@@ -179,12 +183,7 @@ COLUMNS = (
 
 
 def _for_budget(ranked: pd.DataFrame, budget: Budget) -> dict:
-    limits = (
-        ("file", budget.max_size_mb, "size_mb", "MB"),
-        ("latency", budget.max_latency_ms, "latency_ms", "ms"),
-        ("memory", budget.max_memory_mib, "memory_mib", "MiB"),
-    )
-    limits = [one for one in limits if one[1] is not None]
+    limits = [one for one in budget.of_costs() if one[1] is not None]
     said = [f"{what} ≤ {limit:g} {unit}" for what, limit, _, unit in limits]
     row = {"budget": budget.budget, "limits": ", ".join(said), "source": budget.source}
     fit = ranked[ranked["verdict"] == FITS] if len(ranked) else ranked
