@@ -9,8 +9,8 @@ from scipy.stats import kendalltau
 from lwnb import compare, stats
 from lwnb.columns import name
 from lwnb.compare import Difference, best, by_model, common_seeds, difference, flat
-from lwnb.params import FIVE, Params
-from lwnb.results import Record, device
+from lwnb.params import FIVE, Params, Run
+from lwnb.results import Record, device, find
 from lwnb.studies import tuning
 from lwnb.tuning import chosen, tried
 
@@ -95,6 +95,8 @@ def architectures(p: Params, frame: pd.DataFrame, records: Sequence[Record]) -> 
         )
     found += _rivals(done, groups, top)
     found.append(_ranking(p, done, records))
+    if p.tune_epochs:
+        found += _longer(p, records)
     return bullets(found, absent(p) + limits(p, frame, records))
 
 
@@ -119,6 +121,27 @@ def _ranking(p: Params, done: pd.DataFrame, records: Sequence[Record]) -> str:
         f"{name(row.model)} {row.top1:.3f}" for row in done.sort_values("top1", ascending=False).itertuples()
     )
     return f"{tuned} By top-1: {order}; the table of ranks says how sure this order is."
+
+
+def _longer(p: Params, records: Sequence[Record]) -> list[str]:
+    """What the page's epochs bring over those of the runs that chose its learning rates, and whether they change the order."""
+    gains, longer, shorter = [], {}, {}
+    for model, own in by_model(records, printed=False).items():
+        asked = [Run(**record.run.model_dump() | {"epochs": p.tune_epochs}) for record in own]
+        before = [record for record in map(find, asked) if record]
+        if common_seeds(own, before):
+            keys = ", ".join(f"`{record.run.key}`" for record in before)
+            gains.append(f"{name(model)} {difference(own, before).text()}, before: {keys}")
+            longer[name(model)], shorter[name(model)] = (_mean_top1(side) for side in (own, before))
+    if not gains:
+        return []
+    now, then = (" > ".join(sorted(means, key=means.get, reverse=True)) for means in (longer, shorter))
+    gained = f"What {p.epochs} epochs bring over {p.tune_epochs}, all else equal: {'; '.join(gains)}."
+    return [f"{gained} By top-1 that is {now}; at {p.tune_epochs} epochs it was {'the same' if now == then else then}."]
+
+
+def _mean_top1(records: Sequence[Record]) -> float:
+    return sum(record.metrics["top1"] for record in records) / len(records)
 
 
 def _rivals(done: pd.DataFrame, groups: dict[str, list[Record]], top) -> list[str]:

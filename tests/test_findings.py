@@ -144,6 +144,18 @@ def test_a_ranking_stands_only_where_rates_are_tuned_inside_their_grid_and_curve
     assert "No ranking is given: one learning rate" in told([plant(0.8), plant(0.7, model="squeezenet1_1")])
 
 
+def test_a_longer_page_is_compared_with_the_runs_that_chose_its_rates(house):
+    """Training three times as long brings one network 10 points and the other none, and turns their order round."""
+    p = check({"models": ["resnet18", "squeezenet1_1"], "epochs": 30, "tune_epochs": 10})
+    longer = [plant(0.7, curve=FLAT * 3), plant(0.65, curve=FLAT * 3, model="squeezenet1_1")]
+    assert "What 30 epochs" not in told(longer, p=p), "there is nothing to compare with"
+    first, _ = plant(0.6), plant(0.65, model="squeezenet1_1")
+    said = told(longer, p=p)
+    assert "ResNet18 +0.100" in said and f"before: `{first.run.key}`" in said and "SqueezeNet 1.1 +0.000" in said
+    assert "By top-1 that is ResNet18 > SqueezeNet 1.1; at 10 epochs it was SqueezeNet 1.1 > ResNet18." in said
+    assert "What 30 epochs" not in told(longer, p=p.model_copy(update={"tune_epochs": 0}))
+
+
 def deployed(fp32, int8, eager, lost=0.0, noise=0.05):
     """What is said of two networks with these latencies, ResNet18's first, and of what INT8 costs the first."""
     wide = pd.DataFrame({"onnxruntime fp32": fp32, "onnxruntime int8": int8, "pytorch-eager fp32": eager})
