@@ -95,7 +95,7 @@ def architectures(p: Params, frame: pd.DataFrame, records: Sequence[Record]) -> 
         )
     found += _rivals(done, groups, top)
     found.append(_ranking(p, done, records))
-    if p.tune_epochs:
+    if p.tune_epochs not in (0, p.epochs):
         found += _longer(p, records)
     return bullets(found, absent(p) + limits(p, frame, records))
 
