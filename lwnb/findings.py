@@ -114,6 +114,7 @@ def _ranking(p: Params, done: pd.DataFrame, records: Sequence[Record]) -> str:
     edge = [name(row.model) for row in done.itertuples() if row.lr in (rates[row.model][0], rates[row.model][-1])]
     rising = not all(map(flat, records))
     why = [f"the learning rate sits at the edge of those tried: {', '.join(edge)}"] * bool(edge)
+    why += [f"at {p.epochs} epochs another rate may be better"] * (p.tune_epochs not in (0, p.epochs))
     why += ["validation curves were still rising, see below"] * rising
     if why:
         return f"{tuned} No ranking is given: {'; '.join(why)}."

@@ -116,19 +116,15 @@ def test_a_hyperparameter_at_the_edge_of_its_range_is_told(house):
     assert "lowest or highest tried" not in told(inside, findings.hyperparameters)
 
 
-def ranked(tmp_path, monkeypatch, curve=FLAT, best=0.002):
+def ranked(tmp_path, monkeypatch, curve=FLAT, best=0.002, tune_epochs=0):
     """What is said of two networks, tuned over three rates of which validation prefers one."""
     monkeypatch.setattr(tuning, "FILE", tmp_path / "tuned.yaml")
     names, rates = ["resnet18", "squeezenet1_1"], [0.001, 0.002, 0.004]
-    p = check({"models": names, "tune_lrs": rates, "epochs": len(curve)})
+    p = check({"models": names, "tune_lrs": rates, "epochs": len(curve), "tune_epochs": tune_epochs})
     for top, model in zip((0.7, 0.8), names, strict=True):
         runs = studies.tuning(p, model)
-        for run in runs:
-            plant(
-                top if run.lr == best else top - 0.1,
-                curve=curve,
-                **run.model_dump(exclude={"version"}) | {"epochs": len(curve)},
-            )
+        for run in [*runs, studies.base(p, model=model, lr=best)]:
+            plant(top if run.lr == best else top - 0.1, curve=curve, **run.model_dump(exclude={"version"}))
         assert tuning.choose(runs) == best
     records = [results.find(run) for run in studies.architectures(p)]
     assert {record.run.lr for record in records} == {best}
@@ -143,6 +139,9 @@ def test_a_ranking_stands_only_where_rates_are_tuned_inside_their_grid_and_curve
     rising = ranked(tmp_path, monkeypatch, curve=RISING)
     assert "No ranking is given: validation curves were still rising, see below." in rising
     assert "still rising at the last epoch: ResNet18, SqueezeNet 1.1" in rising
+    shorter = ranked(tmp_path, monkeypatch, tune_epochs=5)
+    assert "by runs of 5 epochs: ResNet18 0.002 of 3" in shorter
+    assert "No ranking is given: at 10 epochs another rate may be better." in shorter
     assert "No ranking is given: one learning rate" in told([plant(0.8), plant(0.7, model="squeezenet1_1")])
 
 
