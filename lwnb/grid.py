@@ -82,7 +82,7 @@ def estimate(runs: list[Run]) -> list[float | None]:
 
 
 def _made_on(machine: dict, about: dict) -> bool:
-    return all(about["machine"][part] == machine[part] for part in ("cpu", "cores"))
+    return all(about["machine"].get(part) == machine[part] for part in ("cpu", "instructions", "cores"))
 
 
 def _shape(run: Run) -> tuple:

@@ -57,6 +57,17 @@ def test_int8_is_a_quarter_of_the_file_and_near(net, tmp_path, runtime, form):
     assert 0 < np.abs(exact - rough).max() < 0.1 * np.abs(exact).max()
 
 
+def test_int8_products_do_not_saturate_where_a_processor_adds_them_in_16_bits(tmp_path):
+    """Weights and inputs all at the top of their ranges: two products are 2 x 255 x 127, twice what 16 bits hold. Without VNNI
+    the output was half of what it is."""
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.Flatten()).eval()
+    nn.init.constant_(net[0].weight, 0.01)
+    images = torch.linspace(0.9, 1, 32 * 3 * 64).view(32, 3, 8, 8)
+    deploy.export(net, "onnx", file := tmp_path / "int8.onnx", 8, calibration=images)
+    wanted = net(images).detach().numpy()
+    assert np.abs(outputs("onnxruntime", file, images) - wanted).max() < 0.02 * wanted.max()
+
+
 @pytest.mark.slow
 def test_planned_memory_by_hand():
     """conv 3 -> 8, ReLU, conv 8 -> 16 stride 2, flatten, linear at 32 px: the most at once is ReLU's in and out, 2 x 8 x 32 x 32

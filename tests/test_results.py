@@ -139,3 +139,27 @@ def test_a_cached_record_loads_in_under_ten_milliseconds(house):
     began = time.process_time()
     assert json.dumps(results.find(Run(**RUN)).metrics)
     assert time.process_time() - began < 0.01
+
+
+@pytest.mark.parametrize(
+    ("lines", "instructions"),
+    [
+        ("model name\t: AMD EPYC\nflags\t\t: fpu avx avx2 fma\n", "AVX2"),
+        ("model name\t: AMD EPYC\nflags\t\t: fpu avx2 avx512f avx512_bf16 avx512_vnni\n", "AVX-512 VNNI"),
+        ("model name\t: Intel(R) Xeon(R) Processor\nflags\t\t: avx2 avx512f\n", "AVX-512"),
+        ("Features\t: fp asimd asimddp\nModel\t\t: Raspberry Pi 5\n", "SDOT"),
+        ("model name\t: of long ago\nflags\t\t: fpu sse\n", None),
+    ],
+)
+def test_generations_of_one_processor_name_are_told_apart(tmp_path, lines, instructions):
+    (info := tmp_path / "cpuinfo").write_text(lines)
+    found = results.machine(info)
+    assert found["instructions"] == instructions and found["cpu"] in lines
+    assert results.device(found) == f"{found['cpu']}, {found['cores']} cores" + (
+        f", {instructions}" if instructions else ""
+    )
+    assert results.device({"cpu": "AMD EPYC", "cores": 2}) == "AMD EPYC, 2 cores", "records from before"
+
+
+def test_a_machine_of_which_nothing_is_known_has_no_instructions(tmp_path):
+    assert results.machine(tmp_path / "absent")["instructions"] is None
