@@ -180,7 +180,7 @@ STUDIES = ("01_architectures", "02_transfer", "03_augmentation", "04_hyperparame
 """The studies by the name of their notebook."""
 
 
-PUBLISHED = ("cifar10-cpu", "cifar100-cpu", "tiny-imagenet-cpu", "cifar10-all")
+PUBLISHED = ("cifar10-cpu", "cifar100-cpu", "tiny-imagenet-cpu", "cifar10-all", "cifar10-long")
 """The pages whose every run stands in `results/`: the report shows them where no page is asked for."""
 
 
