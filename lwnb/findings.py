@@ -109,7 +109,7 @@ def _ranking(p: Params, done: pd.DataFrame, records: Sequence[Record]) -> str:
         f"{name(row.model)} {row.lr:g} of {len(few := rates[row.model])} from {few[0]:g} to {few[-1]:g}"
         for row in done.itertuples()
     ]
-    length = f" by runs of {p.tune_epochs} epochs" if p.tune_epochs else ""
+    length = f", by runs of {p.tune_epochs} epochs" if p.tune_epochs else ""
     tuned = f"Learning rates were chosen on validation, one seed{length}: {'; '.join(said)}."
     edge = [name(row.model) for row in done.itertuples() if row.lr in (rates[row.model][0], rates[row.model][-1])]
     rising = not all(map(flat, records))
@@ -137,7 +137,9 @@ def _longer(p: Params, records: Sequence[Record]) -> list[str]:
     if not gains:
         return []
     now, then = (" > ".join(sorted(means, key=means.get, reverse=True)) for means in (longer, shorter))
-    gained = f"What {p.epochs} epochs bring over {p.tune_epochs}, all else equal: {'; '.join(gains)}."
+    gained = (
+        f"What {p.epochs} epochs bring over {p.tune_epochs} at the same rates, seeds and images: {'; '.join(gains)}."
+    )
     return [f"{gained} By top-1 that is {now}; at {p.tune_epochs} epochs it was {'the same' if now == then else then}."]
 
 
