@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from statistics import fmean
 
 import pandas as pd
 from scipy.stats import kendalltau
@@ -133,7 +134,9 @@ def _longer(p: Params, records: Sequence[Record]) -> list[str]:
         if common_seeds(own, before):
             keys = ", ".join(f"`{record.run.key}`" for record in before)
             gains.append(f"{name(model)} {difference(own, before).text()}, before: {keys}")
-            longer[name(model)], shorter[name(model)] = (_mean_top1(side) for side in (own, before))
+            longer[name(model)], shorter[name(model)] = (
+                fmean(r.metrics["top1"] for r in side) for side in (own, before)
+            )
     if not gains:
         return []
     now, then = (" > ".join(sorted(means, key=means.get, reverse=True)) for means in (longer, shorter))
@@ -141,10 +144,6 @@ def _longer(p: Params, records: Sequence[Record]) -> list[str]:
         f"What {p.epochs} epochs bring over {p.tune_epochs} at the same rates, seeds and images: {'; '.join(gains)}."
     )
     return [f"{gained} By top-1 that is {now}; at {p.tune_epochs} epochs it was {'the same' if now == then else then}."]
-
-
-def _mean_top1(records: Sequence[Record]) -> float:
-    return sum(record.metrics["top1"] for record in records) / len(records)
 
 
 def _rivals(done: pd.DataFrame, groups: dict[str, list[Record]], top) -> list[str]:
