@@ -35,13 +35,17 @@ class Part:
 
 @dataclass(frozen=True)
 class Contents:
-    """A whole data set as it was read: class names as stored and as shown, both splits, files that were left out."""
+    """A whole data set as it was read: class names as stored and as shown, both splits, files that were left out.
+
+    `skipped` are files that should have been images; `notes` are sentences about everything else that was not taken.
+    """
 
     names: tuple[str, ...]
     classes: tuple[str, ...]
     train: Part
     test: Part
     skipped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def read(source: Source, path: Path | None, image_size: int | None = None) -> Contents:
