@@ -18,7 +18,7 @@ FIGURE = "book/assets/answer.svg"
 
 def pages() -> list[Params]:
     """The published pages, in the order of the README's columns."""
-    return [params.read(*params.files_of(name, "cpu")) for name in params.PUBLISHED]
+    return [params.read(*params.files_of(name)) for name in params.PUBLISHED]
 
 
 def networks(p: Params, timings: pd.DataFrame, device: str | None = None) -> pd.DataFrame:

@@ -49,18 +49,32 @@ def find(source: Source) -> Path | None:
     """
     if source.dataset == "digits":
         return None
-    places = _places(source)
-    for place in places:
+    return here(source) or _download(source.dataset, _looked(source))
+
+
+def here(source: Source) -> Path | None:
+    """The archive or folder of a data set, or None where it would have to be downloaded first.
+
+    Raises
+    ------
+    DataError
+        It is not there, and no download would bring it; says where it was looked for and how to get it.
+    """
+    for place in _places(source):
         if place.exists():
             return place.resolve()
-    looked = f"{source.dataset}: not found; looked for {', '.join(map(str, places))}. "
     if source.dataset == "folder":
-        raise DataError(looked + "Set data_root to a folder, tar or zip of images.")
+        raise DataError(_looked(source) + "Set data_root to a folder, tar or zip of images.")
     if source.data_root:
         raise DataError(
-            looked + "Correct data_root, or leave it out to download the data set. Without a network, digits works."
+            _looked(source)
+            + "Correct data_root, or leave it out to download the data set. Without a network, digits works."
         )
-    return _download(source.dataset, looked)
+    return None
+
+
+def _looked(source: Source) -> str:
+    return f"{source.dataset}: not found; looked for {', '.join(map(str, _places(source)))}. "
 
 
 def _places(source: Source) -> list[Path]:

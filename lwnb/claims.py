@@ -12,20 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from lwnb import results, rules, studies, trace
 from lwnb.columns import label
 from lwnb.evidence import Evidence, describe
-from lwnb.params import CHECKOUT, FIVE, Dataset, Params, ParamsError
+from lwnb.params import CHECKOUT, FIVE, TITLES, Dataset, Params, ParamsError
 
 Rule = Literal["better", "sooner", "widest", "lowest", "swapped", "balance"]
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "not decidable here"
 VERDICTS = {True: HOLDS, False: FAILS, None: OPEN}
-
-TITLES = {
-    "digits": "digits",
-    "cifar10": "CIFAR-10",
-    "cifar100": "CIFAR-100",
-    "tiny-imagenet": "Tiny ImageNet",
-    "folder": "a folder",
-}
 
 
 def _sets(datasets: Sequence[str]) -> str:

@@ -29,7 +29,12 @@ Pages = Annotated[
         "Default: digits."
     ),
 ]
-Budget = Annotated[str, typer.Option("--budget", "-b", help="quick (minutes), cpu (a night) or paper (a GPU).")]
+Budget = Annotated[
+    str | None,
+    typer.Option(
+        "--budget", "-b", help="quick (minutes; the default), cpu (a night) or paper (a GPU); for pages that name none."
+    ),
+]
 Changes = Annotated[
     list[str] | None, typer.Option("--param", "-p", help="A parameter as NAME=VALUE, over the files; repeatable.")
 ]
@@ -55,15 +60,19 @@ def main() -> None:
         sys.exit(f"lwnb: {error}")
 
 
-def _read(pages: list[str] | None, budget: str, changes: list[str] | None) -> dict[str, dict]:
-    """Each page's name and its flat values: see `lwnb.params.files_of`; then changes."""
-    found = {}
+def _read(pages: list[str] | None, budget: str | None, changes: list[str] | None) -> dict[str, dict]:
+    """Each page's name and its flat values: see `lwnb.params.files_of`; then changes. Says where its files differ."""
+    found, given = {}, dict(_change(text) for text in changes or [])
+    if "budget" in given:
+        raise ParamsError(f"-p budget={given['budget']}: a budget is a file of parameters: --budget {given['budget']}")
     for text in pages or ["digits"]:
         name, _, own = text.partition(":") if not Path(text).suffix else (text, "", "")
         files = params.files_of(name, own or budget)
-        if own and files[-1] == params.file_of(name):
-            raise ParamsError(f"{text}: {files[-1].name} names its own budget and takes no other; write {name}")
-        values = params.merge(files) | dict(_change(text) for text in changes or [])
+        differ = params.differing(files)
+        said = [f"{key} {values[-1]!r}, not {values[0]!r}" for key, values in differ.items() if key not in given]
+        if said:
+            _tell(f"{name}: {files[-1].name} overrules {files[0].name}: {'; '.join(said)}")
+        values = params.merge(files) | given
         params.check(values)
         found[Path(name).stem] = values
     return found
@@ -129,11 +138,12 @@ def _clock(seconds: float) -> str:
 
 
 @app.command()
-def plan(pages: Pages = None, budget: Budget = "quick", param: Changes = None, study: Studies = None) -> None:
+def plan(pages: Pages = None, budget: Budget = None, param: Changes = None, study: Studies = None) -> None:
     """List the runs of these pages: which are there, which would train, and for how long. Trains nothing."""
     from lwnb import grid
 
     runs = _runs(_pinned(_read(pages, budget, param)), study)
+    grid.check(runs)
     typer.echo(grid.plan(runs).to_string(index=False, na_rep="?", float_format="{:g}".format))
     _announce(runs)
 
@@ -141,7 +151,7 @@ def plan(pages: Pages = None, budget: Budget = "quick", param: Changes = None, s
 @app.command()
 def run(
     pages: Pages = None,
-    budget: Budget = "quick",
+    budget: Budget = None,
     param: Changes = None,
     study: Studies = None,
     workers: Workers = None,
@@ -152,6 +162,7 @@ def run(
 
     found = _pinned(_read(pages, budget, param))
     runs = _runs(found, study)
+    grid.check(runs)
     _announce(runs)
     done = grid.ensure(runs, workers, scheduler, _exported(found))
     _fail(done)
@@ -160,7 +171,7 @@ def run(
 @app.command()
 def tune(
     pages: Pages = None,
-    budget: Budget = "quick",
+    budget: Budget = None,
     param: Changes = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
@@ -177,6 +188,7 @@ def tune(
         ladders = {model: studies.tuning(p, model) for model in p.models}
         failed = []
         while not failed and (runs := [run for ladder in ladders.values() for run in tuning.wanted(ladder)]):
+            grid.check(runs)
             _announce(runs)
             grid.ensure(runs, workers, scheduler)
             failed = grid.missing(runs)
@@ -191,8 +203,10 @@ def tune(
 
 def _fail(done, broken: list = ()) -> None:
     failed = done[done["status"] == "failed"]
-    for row in failed.itertuples():
-        typer.echo(f"run {row.key} ({row.dataset}, {row.model}) failed: {row.reason}", err=True)
+    for reason, rows in failed.groupby("reason", sort=False):
+        which = f"run {rows['key'].iloc[0]} ({rows['dataset'].iloc[0]}, {rows['model'].iloc[0]})"
+        more = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
+        _tell(f"{which}{more} failed: {reason}")
     for one in broken:
         typer.echo(f"notebook {one.line()}", err=True)
     if len(failed) or broken:
@@ -202,7 +216,7 @@ def _fail(done, broken: list = ()) -> None:
 @app.command()
 def report(
     pages: Pages = None,
-    budget: Budget = "quick",
+    budget: Budget = None,
     param: Changes = None,
     workers: Workers = None,
     scheduler: Scheduler = None,
@@ -215,9 +229,11 @@ def report(
     from lwnb import book, devices, exports, grid, results, studies
     from lwnb.pages import Page
 
-    values = _read(pages or [*([] if param else params.PUBLISHED), "digits"], budget, param)
+    published = [] if pages or param else params.PUBLISHED
+    values = {name: params.merge(params.files_of(name)) for name in published} | _read(pages, budget, param)
     found = _pinned(values)
     runs = _runs(found, None)
+    grid.check(runs)
     _announce(runs)
     done = grid.ensure(runs, workers, scheduler, _exported(found))
     for p in found.values():
@@ -281,7 +297,7 @@ def runs(
 @app.command()
 def publish(
     pages: Pages = None,
-    budget: Budget = "quick",
+    budget: Budget = None,
     param: Changes = None,
     study: Studies = None,
     everything: Annotated[bool, typer.Option("--all", help="All finished runs, whatever their page.")] = False,
@@ -323,7 +339,7 @@ def _tell(line: str) -> None:
 @app.command()
 def measure(
     pages: Pages = None,
-    budget: Budget = "quick",
+    budget: Budget = None,
     param: Changes = None,
     export: Annotated[
         Path | None, typer.Option(help="Then write this machine's records into a file, for a report elsewhere.")
@@ -412,7 +428,7 @@ def export(
 
 
 @app.command()
-def fetch(pages: Pages = None, budget: Budget = "quick", param: Changes = None) -> None:
+def fetch(pages: Pages = None, budget: Budget = None, param: Changes = None) -> None:
     """Get the data sets and pretrained weights of these pages, so that what follows needs no network."""
     from lwnb import data, models, studies
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from lwnb import costs, results
 from lwnb import workers as pool
-from lwnb.params import Params, Run
+from lwnb.params import FIVE, Params, ParamsError, Run, Source
 from lwnb.progress import Progress
 
 SPEED = {
@@ -32,14 +32,89 @@ PINNED = ("digest", "num_classes", "pool_train", "pool_test")
 
 
 def pin(p: Params) -> Params:
-    """Parameters with the data set's digest, sizes and number of classes; read from the images where no file pins them."""
-    if p.digest:
+    """Parameters with the data set's digest, sizes and number of classes; read from the images where no file pins them.
+
+    Raises
+    ------
+    ParamsError
+        A number of classes that the images do not have.
+    DataError
+        The images are not there, or have another digest.
+    """
+    if p.digest and p.dataset != "folder":
         return p
     from lwnb import data, studies
 
     found = data.load(studies.source(p), p.image_size)
+    if p.num_classes not in (0, len(found.classes)):
+        raise ParamsError(
+            f"num_classes: {p.num_classes} is not possible: the images have {len(found.classes)} classes; leave it out"
+        )
     sizes = {"pool_train": len(found.train.labels), "pool_test": len(found.test.labels)}
     return p.model_copy(update={"digest": found.digest, "num_classes": len(found.classes)} | sizes)
+
+
+def check(runs: Iterable[Run]) -> None:
+    """Refuse, before anything trains, what would stop these runs: their images, splits, networks or weights.
+
+    Only runs that must be trained count. Images that would have to be downloaded are taken as they should be.
+
+    Raises
+    ------
+    ParamsError, DataError
+        What is wrong, once, whatever the number of runs that it would stop.
+    """
+    runs = list(runs)
+    todo, known = missing(runs), {run.key for run in runs}
+    for run in {(r.model, r.image_size, r.output_stride): r for r in todo}.values():
+        _check_network(run)
+    for run in {(r.parent, r.model): r for r in todo if r.parent and r.parent not in known}.values():
+        _check_weights(run)
+    sources = {run.parent for run in todo}
+    for run in {(r.source, r.digest, r.image_size, r.classes, r.train_size, r.val_share): r for r in todo}.values():
+        _check_images(run, run.key in sources)
+
+
+def _check_network(run: Run) -> None:
+    if run.model in FIVE and run.image_size >= 32:
+        return  # known to work at every output stride, and the rest takes torch
+    from lwnb import measure
+
+    try:
+        measure.cost(run.model, 2, run.image_size, run.output_stride)
+    except (ValueError, RuntimeError, AssertionError) as error:  # as torch and torchvision have it
+        reason = str(error).strip().splitlines()[-1]
+        raise ParamsError(
+            f"image_size: {run.image_size} is not possible for {run.model} at output stride {run.output_stride}: {reason}"
+        ) from None
+
+
+def _check_weights(run: Run) -> None:
+    record = results.find_key(run.parent)
+    if not record or not record.weights:
+        what = "has no weights on this machine" if record else "is not here"
+        raise ParamsError(f"source: run {run.parent} {what}; train it here first, or name another source")
+    if record.run.model != run.model:
+        raise ParamsError(
+            f"source: run {run.parent} is a {record.run.model}, and its weights do not fit a {run.model}: "
+            "name another source or another transfer_model"
+        )
+
+
+def _check_images(run: Run, is_source: bool) -> None:
+    from lwnb import archives
+
+    try:
+        if run.dataset == "digits" or archives.here(run.source or Source(dataset=run.dataset)):
+            from lwnb import data
+
+            data.task(run)
+    except archives.DataError as error:
+        if not is_source:
+            raise
+        raise archives.DataError(
+            f"source: the weights of run {run.key}, pretrained on {run.dataset}, are not here, and it cannot be trained: {error}"
+        ) from None
 
 
 def missing(runs: Iterable[Run]) -> list[Run]:
@@ -149,14 +224,15 @@ def ensure(
     if workers is None and scheduler is None:
         workers, scheduler = pool.default()
     workers = min(len(jobs), workers or _cores()) if jobs else 0
+    told = partial(_told, reasons=set())
     with Progress(expected) as progress:
         if jobs and (scheduler or workers > 1):
             jobs.sort(key=lambda job: (not job.weights, -(expected[job.run.key] or 0)))
-            _spread(jobs, workers, scheduler, progress)
+            _spread(jobs, workers, scheduler, progress, told)
         else:
             for job in jobs:
                 _one(job, partial(progress.epoch, job.run))
-                progress.end(job.run, _told(job.run))
+                progress.end(job.run, told(job.run))
     return results.table(list(known.values()))
 
 
@@ -166,7 +242,9 @@ def _cores() -> int:
     return 1 if torch.accelerator.is_available() else os.cpu_count() or 1
 
 
-def _spread(jobs: list[Job], workers: int, scheduler: str | None, progress: Progress) -> None:
+def _spread(
+    jobs: list[Job], workers: int, scheduler: str | None, progress: Progress, told: Callable[[Run], str]
+) -> None:
     """Train in worker processes; those of a scheduler may lie on other machines, and get and give back files."""
     runs = {job.run.key: job.run for job in jobs}
     threads = None if scheduler else max(1, (os.cpu_count() or 1) // workers)
@@ -177,7 +255,7 @@ def _spread(jobs: list[Job], workers: int, scheduler: str | None, progress: Prog
         ]
         for key, outcome in pool.spread(tasks, _alone, client):
             _settle(runs[key], outcome)
-            progress.end(runs[key], _told(runs[key]))
+            progress.end(runs[key], told(runs[key]))
 
 
 def _parcel(job: Job, threads: int | None, far: bool) -> tuple:
@@ -241,9 +319,14 @@ def _export(job: Job) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-def _told(run: Run) -> str:
+def _told(run: Run, reasons: set[str]) -> str:
+    """What became of a run, in words; a reason that was told before is not told again."""
     status = results.status(run)
-    return f"{status}: {results.failure(run)['reason']}" if status == "failed" else status
+    reason = results.failure(run)["reason"] if status == "failed" else None
+    if reason is None or reason in reasons:
+        return status + " for the same reason" * (reason is not None)
+    reasons.add(reason)
+    return f"{status}: {reason}"
 
 
 def fingerprint(p: Params) -> list:

@@ -184,21 +184,37 @@ PUBLISHED = ("cifar10-cpu", "cifar100-cpu", "tiny-imagenet-cpu", "cifar10-all", 
 """The pages whose every run stands in `results/`: the report shows them where no page is asked for."""
 
 
+CLASSES = {"digits": 10, "cifar10": 10, "cifar100": 100, "tiny-imagenet": 200}
+"""How many classes a known data set has; those of a `folder` are read from the images."""
+
+TITLES = {
+    "digits": "Digits",
+    "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100",
+    "tiny-imagenet": "Tiny ImageNet",
+    "folder": "My images",
+}
+"""A data set's name in print, and the title of a page that has none of its own."""
+
+
 class Params(BaseModel):
-    """The parameters of a page: the union over the studies. Defaults are digits at budget `quick`."""
+    """The parameters of a page: the union over the studies.
+
+    Defaults serve every data set. What belongs to one of them is empty (0 or '') until `lwnb.grid.pin` reads it from the images.
+    """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     # page
     notebooks: Annotated[list[Literal[STUDIES]], Field(min_length=1)] = list(STUDIES)
     # data
-    title: str = "Digits"
+    title: str = ""
     dataset: Dataset = "digits"
     data_root: str | None = None
-    digest: str = "5b05493c6319e8ee159d31966a6761db30e1b8ec3b20f8781e6374f08e6a611b"
-    num_classes: Count = 10
-    pool_train: Count = 1438
-    pool_test: Count = 359
+    digest: str = ""
+    num_classes: Count = 0
+    pool_train: Count = 0
+    pool_test: Count = 0
     bad_images: Literal["refuse", "skip"] = "refuse"
     mirror_safe: bool = True
     train_size: Count = 500
@@ -255,8 +271,21 @@ class Params(BaseModel):
     runtimes: list[Runtime] = ["onnxruntime"]
     device_rounds: Positive = 1
 
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, values: dict) -> dict:
+        """What a known data set says by itself: its name as the title, and its number of classes."""
+        dataset = values.get("dataset", "digits")
+        known = {"title": TITLES, "num_classes": CLASSES}
+        return values | {name: of[dataset] for name, of in known.items() if not values.get(name) and dataset in of}
+
     @model_validator(mode="after")
     def _consistent(self):
+        classes = CLASSES.get(self.dataset, self.num_classes)
+        if self.num_classes != classes:
+            raise ValueError(
+                f"num_classes: {self.num_classes} is not possible: {self.dataset} has {classes} classes; leave it out"
+            )
         for policy in [self.augment, *self.policies]:
             if "flip" in policy and (self.dataset == "digits" or not self.mirror_safe):
                 why = "a mirrored digit is no digit" if self.dataset == "digits" else "mirror_safe is false"
@@ -332,14 +361,33 @@ def file_of(name: str) -> Path:
     return Path(name) if name.endswith((".yaml", ".yml")) else CHECKOUT / "params" / f"{name}.yaml"
 
 
-def files_of(page: str, budget: str = "quick") -> list[Path]:
+def files_of(page: str, budget: str | None = None) -> list[Path]:
     """A page's parameter files, the later one over the earlier: its own and the budget's.
 
-    A page that names its budget takes no other, and stands over that budget's file.
+    A page that names its budget stands over that budget's file, and takes no other. One that names none lies under the file of
+    `budget`, which is `quick` where nothing is asked for.
+
+    Raises
+    ------
+    ParamsError
+        The page names its budget, and one is asked for as well; or a file is not there or not readable.
     """
     own = file_of(page)
     named = merge([own]).get("budget")
-    return [file_of(f"budget-{named}"), own] if named else [own, file_of(f"budget-{budget}")]
+    if named and budget:
+        raise ParamsError(
+            f"{page}: {own.name} names its own budget, {named!r}, and takes no other: leave {budget!r} out, or change that line"
+        )
+    return [file_of(f"budget-{named}"), own] if named else [own, file_of(f"budget-{budget or 'quick'}")]
+
+
+def differing(files: Iterable[str | Path]) -> dict[str, tuple]:
+    """The keys on which flat YAML files differ: the values that were overruled, in the files' order, and last the one used."""
+    seen: dict[str, list] = {}
+    for file in files:
+        for name, value in merge([file]).items():
+            seen.setdefault(name, []).append(value)
+    return {name: tuple(values) for name, values in seen.items() if any(value != values[0] for value in values)}
 
 
 def collect(names: dict) -> Params:

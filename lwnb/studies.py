@@ -91,12 +91,17 @@ def _origin(p: Params) -> tuple[list[Run], dict, dict]:
         return [], {"weights": "imagenet"}, {}
     if p.source == "classes":
         half = p.num_classes // 2
+        if half < 2:
+            raise ParamsError(
+                f"source: 'classes' is not possible: half of the classes are the source and half the target, each needs 2, and "
+                f"there are {p.num_classes}. Name another source, such as cifar100, or leave 02_transfer out of notebooks"
+            )
         recipe = {"model": p.transfer_model, "train_size": p.source_train_size, "epochs": p.source_epochs}
         run = base(p, p.first_seed, classes=f"0:{half}", weights="none", **recipe)
         return [run], {"weights": run.key}, {"classes": f"{half}:{p.num_classes}"}
     if p.source in DATASETS:
-        # what comes with a package downloads nothing: without the source's images, its weights alone are used
-        root = p.data_root or ("data" if p.dataset == "digits" else None)
+        # digits and a folder download nothing: without the source's images, its weights alone are used
+        root = "data" if p.dataset == "folder" else p.data_root or ("data" if p.dataset == "digits" else None)
         run = pretraining(p.source, p.transfer_model, root)
         return [run], {"weights": run.key}, {}
     if p.source.endswith(".safetensors"):

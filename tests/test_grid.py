@@ -5,8 +5,9 @@ import pytest
 from test_params import RUN
 from test_results import ENVIRONMENT, save
 
-from lwnb import grid, results, studies
-from lwnb.params import Run, check
+from lwnb import grid, measure, results, studies
+from lwnb.archives import DataError
+from lwnb.params import FIVE, ParamsError, Run, check, file_of, read
 
 TINY = {"train_size": 120, "test_size": 100, "epochs": 2, "batch_size": 32, "models": ["squeezenet1_1"]}
 
@@ -127,7 +128,67 @@ def test_what_is_there_is_loaded_and_not_trained(house, monkeypatch):
 
 
 def test_pin_reads_the_digest_and_sizes_from_the_images(house):
-    p = grid.pin(check({"digest": "", "num_classes": 0, "pool_train": 0, "pool_test": 0}))
-    assert (p.digest, p.num_classes) == (check({}).digest, 10)
+    p, page = grid.pin(check({})), read(file_of("digits"), source="classes")
+    assert (p.digest, p.num_classes) == (page.digest, 10)
     assert p.pool_train + p.pool_test == 1797  # as scikit-learn's documentation says
-    assert [r.key for r in studies.runs(p)] == [r.key for r in studies.runs(check({}))]
+    assert [r.key for r in studies.runs(p)] == [r.key for r in studies.runs(page)]
+
+
+# --- What cannot run is refused before anything trains ---
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"image_size": 8, "models": ["squeezenet1_1"]}, ["image_size", "8", "squeezenet1_1"]),
+        ({"models": ["vit_b_16"]}, ["image_size", "32", "vit_b_16", "224"]),
+        ({"train_size": 5}, ["train_size", "5"]),
+        ({"digest": "0" * 64}, ["digest", "0" * 64]),
+        ({"dataset": "cifar10", "data_root": "nowhere"}, ["cifar10", "nowhere"]),
+        ({"notebooks": ["02_transfer"], "source": "0123456789ab"}, ["source", "0123456789ab"]),
+        (
+            {"notebooks": ["02_transfer"], "source": "cifar100", "data_root": "nowhere"},
+            ["source", "cifar100", "nowhere"],
+        ),
+    ],
+)
+def test_what_would_stop_runs_is_refused_once(house, values, words):
+    values = {"notebooks": ["01_architectures"], "source": "classes"} | values
+    runs = studies.runs(check(read(file_of("digits")).model_dump() | values))
+    with pytest.raises((ParamsError, DataError)) as told:
+        grid.check(runs)
+    assert all(word in str(told.value) for word in words), str(told.value)
+    assert "\n" not in str(told.value)
+
+
+def test_weights_of_another_network_are_refused(house):
+    source = save(Run(**RUN))
+    run = Run(**RUN | {"model": "squeezenet1_1", "weights": source.run.key})
+    with pytest.raises(ParamsError, match="resnet18.*squeezenet1_1"):
+        grid.check([run])
+    source.weights.unlink()
+    with pytest.raises(ParamsError, match="no weights"):
+        grid.check([run])
+
+
+def test_what_is_there_is_not_checked(house):
+    """Its images may be anywhere by now."""
+    save(Run(**RUN | {"image_size": 8, "model": "squeezenet1_1"}))
+    grid.check([Run(**RUN | {"image_size": 8, "model": "squeezenet1_1"})])
+
+
+@pytest.mark.parametrize("stride", [8, 16, 32])
+@pytest.mark.parametrize("model", FIVE)
+def test_the_networks_that_are_not_checked_work_from_32_px_on(model, stride):
+    assert measure.cost(model, 2, 32, stride)["macs"] > 0
+
+
+def test_a_reason_that_stops_many_runs_is_told_once(house, monkeypatch, capsys):
+    from lwnb import train
+
+    def fail(*_, **__):
+        raise OSError("planted")
+
+    monkeypatch.setattr(train, "train", fail)
+    grid.ensure([Run(**RUN | {"seed": seed}) for seed in range(3)], workers=1)
+    assert capsys.readouterr().err.count("planted") == 1 and len(results.failures()) == 3

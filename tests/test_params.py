@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from lwnb import params
+from lwnb import grid, params
 from lwnb.params import Params, ParamsError, Run, check
 
 RUN = {
@@ -62,6 +62,7 @@ def test_key_is_the_same_in_another_process():
         ({"augment": "crop+crop"}, ["'crop+crop'", "once"]),
         ({"augment": "flip-crop"}, ["flip-crop", "mirrored digit", "use 'crop'"]),
         ({"dataset": "folder"}, ["data_root", "folder of images"]),
+        ({"num_classes": 3}, ["num_classes", "3", "digits", "10"]),
         ({"dataset": "cifar10", "mirror_safe": False, "policies": ["flip-crop+mixup"]}, ["mirror_safe is false"]),
     ],
 )  # fmt: skip
@@ -113,10 +114,18 @@ def test_every_page_goes_with_every_budget(page, budget):
     assert p.budget == budget.removeprefix("budget-")
 
 
-def test_the_defaults_are_digits_at_budget_quick_with_a_source_that_needs_no_record():
+def test_the_defaults_pinned_are_digits_at_budget_quick_with_a_source_that_needs_no_record(house):
     p = params.read(params.file_of("digits"), params.file_of("budget-quick"), source="classes")
-    differing = {k: (v, getattr(p, k)) for k, v in Params().model_dump().items() if getattr(p, k) != v}
-    assert not differing
+    assert grid.pin(Params()) == p
+
+
+@pytest.mark.parametrize("dataset", params.DATASETS)
+def test_no_default_belongs_to_one_data_set(dataset):
+    """What each data set has by itself is known for it or left open, and never that of another one."""
+    known = {"digits": 10, "cifar10": 10, "cifar100": 100, "tiny-imagenet": 200, "folder": 0}
+    p = check({"dataset": dataset, "data_root": "somewhere"})
+    assert (p.digest, p.pool_train, p.pool_test, p.num_classes) == ("", 0, 0, known[dataset])
+    assert dataset == "digits" or "digits" not in p.title.lower()
 
 
 def test_a_notebook_s_names_become_parameters_and_a_misspelt_one_is_refused():

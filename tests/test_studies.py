@@ -13,7 +13,7 @@ DIGEST = "d" * 64
 
 
 def page(**values):
-    return check({"digest": DIGEST, "pool_train": 1000, "num_classes": 10} | values)
+    return check({"digest": DIGEST, "pool_train": 1000} | values)
 
 
 def test_architectures_is_every_network_by_every_seed_and_seeds_move_the_split():
@@ -57,7 +57,7 @@ def test_train_size_bounds_the_sizes_of_transfer():
 
 
 def test_the_classes_of_source_and_target_are_disjoint():
-    source, *rest = studies.transfer(page(num_classes=7))
+    source, *rest = studies.transfer(page(dataset="folder", data_root="somewhere", num_classes=7))
     (low, middle), (start, high) = (map(int, r.classes.split(":")) for r in (source, rest[0]))
     assert (low, middle, start, high) == (0, 3, 3, 7)
 
@@ -81,6 +81,19 @@ def test_a_weights_file_enters_by_its_content(tmp_path):
 def test_a_source_that_cannot_be_is_refused(source):
     with pytest.raises(ParamsError, match=source):
         studies.transfer(page(source=source))
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_few_classes_are_no_source_for_the_others(classes):
+    few = page(dataset="folder", data_root="somewhere", num_classes=classes)
+    with pytest.raises(ParamsError, match=f"'classes'.* {classes}"):
+        studies.transfer(few)
+    assert studies.architectures(few), "the other studies need no source"
+
+
+def test_a_folder_downloads_nothing_for_its_source():
+    (first, *_) = studies.transfer(page(dataset="folder", data_root="somewhere", num_classes=3, source="cifar100"))
+    assert first.dataset == "cifar100" and first.source.data_root == "data"
 
 
 def test_augmentation_is_every_policy():
