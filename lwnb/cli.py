@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -58,15 +59,23 @@ def main() -> None:
         sys.exit(f"lwnb: {_unwritable(error)}")
 
 
-UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENOSPC, errno.EDQUOT}
+UNWRITABLE = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EEXIST,
+    errno.EISDIR,
+    errno.ENOSPC,
+    errno.EDQUOT,
+}
 """What a system says of a place that it does not let one write to: no fault of the program."""
 
 
 def _unwritable(error: OSError) -> str:
-    """A file that could not be written, why, and what helps, in one line."""
-    place = str(error.filename or params.home())
-    inside = not error.filename or Path(place).is_relative_to(params.home())
-    help = "let LWNB_HOME name a folder that you may write to, with room in it" if inside else "name another place"
+    """What could not be written, why, and what helps, in one line."""
+    place = re.sub(r"\.tmp\d+$", "", str(error.filename or params.home()))
+    help = "make room or a way there, or name another place: LWNB_HOME is the folder of runs, images and reports"
     return f"{place}: cannot be written ({error.strerror}): {help}"
 
 

@@ -112,10 +112,9 @@ def _classes(text: str) -> str:
     return text
 
 
-UNUSABLE = re.compile(r"""[<>`$*|\\{}\[\]]  # Markdown and HTML take these for their own
-    |\b_|_\b  # at an end of a word
-    |(?<!\S)\#""", re.VERBOSE)
-"""What no title may hold: it stands in headings, links and tables of contents, which would show something else, or break."""
+UNUSABLE = re.compile(r"[<>`$*|\\{}\[\]]|\b_|_\b|(?<!\S)#")
+"""What no title may hold: it stands in headings, links and tables of contents, where Markdown takes these for its own signs:
+'_' at an end of a word, '#' at its beginning."""
 
 LONGEST = 80
 """Characters of a title or of a page's name."""

@@ -1,5 +1,6 @@
 """Save and load one run, provenance, the tidy table of all runs."""
 
+import errno
 import io
 import json
 import os
@@ -102,6 +103,19 @@ def folder(run: Run, root: str = "runs") -> Path:
 
 def _inside(run: Run) -> Path:
     return Path(run.dataset, run.model, run.key)
+
+
+def prepare() -> None:
+    """Make `runs/`, so that it is known before anything trains whether a record can be kept there.
+
+    Raises
+    ------
+    OSError
+        With the folder in which nothing can be written.
+    """
+    disk.make(place := home() / "runs")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(place))
 
 
 def part(run: Run) -> Path:

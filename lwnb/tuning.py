@@ -92,7 +92,9 @@ def _entries() -> list[dict]:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         advice = "mend it, or remove the file: `lwnb tune` writes it again"
-        raise ParamsError(f"{FILE}: {where}: {str(first['input'])[:60]!r} is not possible: {first['msg']}; {advice}") from None
+        raise ParamsError(
+            f"{FILE}: {where}: {str(first['input'])[:60]!r} is not possible: {first['msg']}; {advice}"
+        ) from None
 
 
 class _Entry(BaseModel, extra="forbid"):
