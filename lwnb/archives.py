@@ -13,7 +13,7 @@ from http.client import HTTPException
 from pathlib import Path
 
 from lwnb import disk
-from lwnb.params import Source, home
+from lwnb.params import LwnbError, Source, home
 
 KNOWN = {
     "cifar10": ("cifar-10-batches-py", "cifar-10-python.tar.gz", "cifar10", "cifar10.tar"),
@@ -35,7 +35,7 @@ DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError)
 """What Python raises on an archive that is broken."""
 
 
-class DataError(ValueError):
+class DataError(LwnbError, ValueError):
     """Images that are not there or not what they should be: the message says what is wrong and what to do."""
 
 

@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 
 from lwnb import trace
 from lwnb.pages import WORKERS, Executed, Fingerprints, Page, digest, execute, failed_cell, is_study
-from lwnb.params import CHECKOUT, home
+from lwnb.params import CHECKOUT, LwnbError, home
 
 PROSE = ("introduction", "methods", "data", "machines")
 """The pages of `book/` that stand before the studies, in order."""
@@ -22,7 +22,7 @@ PROSE = ("introduction", "methods", "data", "machines")
 ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
-class BookError(RuntimeError):
+class BookError(LwnbError, RuntimeError):
     """A book that cannot be built: the message says what is missing, or repeats the build's warnings."""
 
 

@@ -1,16 +1,17 @@
 """The commands."""
 
+import errno
 import hashlib
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
-import yaml
 
 from lwnb import params
-from lwnb.params import Params, ParamsError
+from lwnb.params import LwnbError, Params, ParamsError
 
 app = typer.Typer(
     help="Which small image classifier should run on my device? Train, measure and report, reproducibly.",
@@ -52,17 +53,40 @@ Scheduler = Annotated[
 
 def main() -> None:
     """Run a command; an error that the user can mend is one message, without a traceback."""
+    params.settle()
     try:
         app()
-    except Exception as error:
-        if type(error).__name__ not in ("ParamsError", "DataError", "WeightsError", "BookError"):
-            raise
+    except LwnbError as error:
         sys.exit(f"lwnb: {error}")
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        sys.exit(f"lwnb: {_unwritable(error)}")
+
+
+UNWRITABLE = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EEXIST,
+    errno.EISDIR,
+    errno.ENOSPC,
+    errno.EDQUOT,
+}
+"""What a system says of a place that it does not let one write to: no fault of the program."""
+
+
+def _unwritable(error: OSError) -> str:
+    """What could not be written, why, and what helps, in one line."""
+    place = re.sub(r"\.tmp\d+$", "", str(error.filename or params.home()))
+    help = "make room or a way there, or name another place: LWNB_HOME is the folder of runs, images and reports"
+    return f"{place}: cannot be written ({error.strerror}): {help}"
 
 
 def _read(pages: list[str] | None, budget: str | None, changes: list[str] | None) -> dict[str, dict]:
     """Each page's name and its flat values: see `lwnb.params.files_of`; then changes. Says where its files differ."""
-    found, given = {}, dict(_change(text) for text in changes or [])
+    found, given = [], dict(map(params.change, changes or []))
     if "budget" in given:
         raise ParamsError(f"-p budget={given['budget']}: a budget is a file of parameters: --budget {given['budget']}")
     for text in pages or ["digits"]:
@@ -73,20 +97,23 @@ def _read(pages: list[str] | None, budget: str | None, changes: list[str] | None
         if said:
             _tell(f"{name}: {files[-1].name} overrules {files[0].name}: {'; '.join(said)}")
         values = params.merge(files) | given
-        params.check(values)
-        found[Path(name).stem] = values
-    return found
+        found.append((text, params.page_name(Path(name).stem), own, values | {"title": params.check(values).title}))
+    return _distinct(found)
 
 
-def _change(text: str) -> tuple[str, object]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise ParamsError(f"-p {text!r}: write NAME=VALUE, such as -p epochs=5")
-    loaded = yaml.safe_load(value)
-    try:
-        return name.strip(), float(loaded) if isinstance(loaded, str) else loaded  # 1e-3, which YAML reads as text
-    except ValueError:
-        return name.strip(), loaded
+def _distinct(found: list[tuple[str, str, str, dict]]) -> dict[str, dict]:
+    """Values by page name, of pages as (text asked for, name, budget of its own, values): no two have one name.
+
+    Where names are the same, those with a budget of their own carry it in name and title.
+    """
+    names, texts, pages = [name for _, name, _, _ in found], {}, {}
+    for text, name, own, values in found:
+        if own and names.count(name) > 1:
+            name, values = params.page_name(f"{name}-{own}"), values | {"title": f"{values['title']}, budget {own}"}
+        if name in pages:
+            raise ParamsError(f"{texts[name]} and {text} are both page {name!r}: leave one out, or rename its file")
+        texts[name], pages[name] = text, values
+    return pages
 
 
 def _runs(pages: dict[str, Params], only: list[str] | None) -> list:
@@ -423,6 +450,8 @@ def export(
 
     name = f"{record.run.model}-{record.run.dataset}-{key}{'-int8' * int8}{runtimes.SUFFIXES[form]}"
     file = out or Path(name)
+    if file.is_dir():
+        raise ParamsError(f"--out {file}: this is a folder; name the file, such as --out {file / name}")
     deploy.ship(record, form, int8, file)
     typer.echo(f"{file}: {file.stat().st_size / 1e6:.2f} MB")
 

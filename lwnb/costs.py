@@ -1,11 +1,11 @@
-"""Save and load what a network costs: device records and footprints, in `runs/` and `results/`."""
+"""Save and load what a network costs: device records and footprints; see `lwnb.params.shelves`."""
 
 import hashlib
 import json
 from pathlib import Path
 
 from lwnb import disk
-from lwnb.params import Run, home
+from lwnb.params import Run, home, shelves
 
 SHAPE = ("model", "num_classes", "image_size", "output_stride")
 """What a cost belongs to, wherever it is measured."""
@@ -30,7 +30,7 @@ def save_timing(record: dict) -> None:
 
 
 def find_timing(setting: dict) -> dict | None:
-    """The device record that belongs to this setting, from `runs/` or else `results/`."""
+    """The device record that belongs to this setting, from the first place that has one."""
     return _first(f"devices/{timing_name(setting)}.json")
 
 
@@ -51,7 +51,7 @@ def save_footprint(shape: dict, found: dict) -> None:
 
 
 def find_footprint(shape: dict) -> dict | None:
-    """The bytes that are known of a network's shape, from `runs/` or else `results/`."""
+    """The bytes that are known of a network's shape, from the first place that has them."""
     return _first(f"footprints/{_footprint_name(shape)}")
 
 
@@ -60,19 +60,19 @@ def _footprint_name(shape: dict) -> str:
 
 
 def _first(name: str) -> dict | None:
-    files = [home() / root / name for root in ("runs", "results")]
+    files = [place / name for place in shelves()]
     return next((json.loads(file.read_text(encoding="utf-8")) for file in files if file.exists()), None)
 
 
 def _files(kind: str) -> dict[str, Path]:
     found = {}
-    for root in ("results", "runs"):
-        found |= {file.stem: file for file in sorted((home() / root / kind).glob("*.json"))}
+    for place in reversed(shelves()):
+        found |= {file.stem: file for file in sorted((place / kind).glob("*.json"))}
     return found
 
 
 def publish() -> int:
-    """Copy the device records and footprints of `runs/` to `results/`; how many."""
+    """Copy the device records and footprints of `runs/` to `results/` of the home; how many."""
     files = [file for kind in ("devices", "footprints") for file in (home() / "runs" / kind).glob("*.json")]
     for file in files:
         disk.write(home() / "results" / file.parent.name / file.name, file.read_bytes())

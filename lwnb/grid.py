@@ -225,6 +225,8 @@ def ensure(
         workers, scheduler = pool.default()
     workers = min(len(jobs), workers or _cores()) if jobs else 0
     told = partial(_told, reasons=set())
+    if jobs:
+        results.prepare()
     with Progress(expected) as progress:
         if jobs and (scheduler or workers > 1):
             jobs.sort(key=lambda job: (not job.weights, -(expected[job.run.key] or 0)))

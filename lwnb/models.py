@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision import models
 
-from lwnb.params import ParamsError, nearest
+from lwnb.params import LwnbError, ParamsError, nearest
 
 MOMENTUM = 0.1
 """BatchNorm momentum of every network: torch's default. torchvision's MobileNetV3 has 0.01 and MNASNet 0.0003, and
@@ -29,7 +29,7 @@ AUXILIARY = ("googlenet", "inception_v3")
 """Networks that torchvision builds with auxiliary heads unless told otherwise."""
 
 
-class WeightsError(RuntimeError):
+class WeightsError(LwnbError, RuntimeError):
     """Weights that cannot be had, read or loaded: the message says what failed and what to do."""
 
 

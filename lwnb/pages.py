@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
@@ -17,14 +16,12 @@ from pathlib import Path
 import yaml
 
 from lwnb import __version__, disk
-from lwnb.params import CHECKOUT, ParamsError
+from lwnb.params import CHECKOUT, ParamsError, page_name
 
 Fingerprints = Callable[[Path, "Page | None"], str]
 
 WORKERS = min(8, (os.cpu_count() or 1) + 1)
 """Notebooks executed side by side: one more than there are cores, since each also waits for its kernel."""
-
-NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 
 
 @dataclass(frozen=True)
@@ -108,11 +105,9 @@ def execute(
 
 
 def _check(pages: Sequence[Page]) -> None:
-    names = [page.name for page in pages]
+    names = [page_name(page.name) for page in pages]
     for name in names:
-        if not re.fullmatch(NAME, name):
-            raise ParamsError(f"page {name!r}: allowed are letters, digits, '.', '_' and '-', for it names files")
-        if names.count(name) > 1 or name == "index":
+        if names.count(name) > 1:
             raise ParamsError(f"page {name!r}: the name is taken; give each page a name of its own")
 
 

@@ -1,5 +1,6 @@
 """What a run is: validated names, types and ranges; YAML files; the run's key."""
 
+import ast
 import difflib
 import hashlib
 import json
@@ -8,7 +9,7 @@ import re
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -33,13 +34,49 @@ KEY = "[0-9a-f]{12}"
 """The form of a run's key."""
 
 
-class ParamsError(ValueError):
+class LwnbError(Exception):
+    """What the user can mend: its message names the value, what is allowed and what to do. The commands show nothing more."""
+
+
+class ParamsError(LwnbError, ValueError):
     """A parameter that cannot be: the message names it, its value, and what is allowed."""
 
 
+PLACES = ("LWNB_HOME", "LWNB_RESULTS")
+"""The variables of the environment that name folders; empty ones count as not set, and `~` is the user's own folder."""
+
+
 def home() -> Path:
-    """The folder of `runs/`, `results/`, `data/` and `build/`: `$LWNB_HOME`, else the checkout."""
-    return Path(os.environ.get("LWNB_HOME", CHECKOUT)).resolve()
+    """The folder of `runs/`, `results/`, `data/` and `build/`: `$LWNB_HOME`, else the checkout.
+
+    Raises
+    ------
+    ParamsError
+        It is relative, and nobody knows to what: see `settle`.
+    """
+    return _place("LWNB_HOME", CHECKOUT)
+
+
+def shelves() -> list[Path]:
+    """Where records lie, in the order in which they are looked up: `runs/` and `results/` of the home, and published ones.
+
+    The last is `$LWNB_RESULTS`, else the checkout's `results/`. No run writes to any but the first.
+    """
+    return list(dict.fromkeys([home() / "runs", home() / "results", _place("LWNB_RESULTS", CHECKOUT / "results")]))
+
+
+def settle() -> None:
+    """Make `PLACES` whole paths in the environment, so that kernels and workers, which stand elsewhere, mean the same."""
+    for name in PLACES:
+        if text := os.environ.get(name):
+            os.environ[name] = str(Path(text).expanduser().absolute())
+
+
+def _place(name: str, usual: Path) -> Path:
+    path = Path(os.environ.get(name) or usual).expanduser()
+    if not path.is_absolute():
+        raise ParamsError(f"{name}: {str(path)!r} is relative, and it is not known to what: write the whole path")
+    return path.resolve()
 
 
 def nearest(name: str, known) -> str:
@@ -75,12 +112,29 @@ def _classes(text: str) -> str:
     return text
 
 
+UNUSABLE = re.compile(r"[<>`$*|\\{}\[\]]|\b_|_\b|(?<!\S)#")
+"""What no title may hold: it stands in headings, links and tables of contents, where Markdown takes these for its own signs:
+'_' at an end of a word, '#' at its beginning."""
+
+LONGEST = 80
+"""Characters of a title or of a page's name."""
+
+
+def _title(text: str) -> str:
+    if not text[:1].isalnum() or len(text) > LONGEST or not text.isprintable() or text != text.strip():
+        raise ValueError(f"a title is one line of 1 to {LONGEST} characters that begins with a letter or a digit")
+    if found := UNUSABLE.search(text):
+        raise ValueError(f"a title cannot hold {found[0]!r} there: leave it out, or write a word for it")
+    return text
+
+
 def _weights(text: str) -> str:
     if text not in ("none", "imagenet") and not re.fullmatch(rf"{KEY}|sha256:[0-9a-f]{{64}}", text):
         raise ValueError("allowed are 'none', 'imagenet', a run's key (12 hexadecimal digits) and 'sha256:<64 digits>'")
     return text
 
 
+Title = Annotated[str, AfterValidator(_title)]
 Model = Annotated[str, AfterValidator(_model)]
 Weights = Annotated[str, AfterValidator(_weights)]
 Policy = Annotated[str, AfterValidator(_policy)]
@@ -208,7 +262,7 @@ class Params(BaseModel):
     # page
     notebooks: Annotated[list[Literal[STUDIES]], Field(min_length=1)] = list(STUDIES)
     # data
-    title: str = ""
+    title: Title = ""
     dataset: Dataset = "digits"
     data_root: str | None = None
     digest: str = ""
@@ -327,6 +381,8 @@ def _explain(error: dict) -> str:
         hint = nearest(value, re.findall(r"'([^']+)'", error["ctx"]["expected"]))
     elif error["type"] == "float_type" and isinstance(value, str):
         hint = " (YAML reads 1e-3 as text: write 1.0e-3)"
+    elif error["type"] == "string_type" and not isinstance(value, list | dict | None):
+        hint = " (YAML does not read it as text: write it in quotes)"
     return f"{name}: {value!r} is not possible: {message}{hint}"
 
 
@@ -345,15 +401,94 @@ def merge(files: Iterable[str | Path]) -> dict:
 
 def _mapping(file: Path) -> dict:
     try:
-        loaded = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        loaded = load_yaml(file)
     except FileNotFoundError:
         have = sorted(p.stem for p in file.parent.glob("*.yaml") if p.stem != "tuned")
         raise ParamsError(f"{file}: there is no such file; {file.parent} has: {', '.join(have) or 'none'}") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ParamsError(f"{file}: not readable as YAML: {error}") from None
+    loaded = {} if loaded is None else loaded
     if not isinstance(loaded, dict):
         raise ParamsError(f"{file}: expected lines of 'name: value', found {type(loaded).__name__}")
+    if odd := [key for key in loaded if not isinstance(key, str)]:
+        raise ParamsError(f"{file}: {odd[0]!r} is no name of a parameter; expected lines of 'name: value'")
     return loaded
+
+
+def load_yaml(file: Path) -> Any:
+    """What a YAML file holds.
+
+    Raises
+    ------
+    FileNotFoundError
+    ParamsError
+        It cannot be read for another reason, or is no YAML: one line, with the place.
+    """
+    try:
+        return yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ParamsError(f"{file}: not readable: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ParamsError(f"{file}: not readable as YAML: its characters are not UTF-8; save it as UTF-8") from None
+    except (ValueError, yaml.YAMLError) as error:  # a ValueError: a date such as 2020-13-45
+        raise ParamsError(f"{file}: not readable as YAML: {_line(error)}") from None
+
+
+def _line(error: Exception) -> str:
+    """What is wrong with a YAML text, in one line, with its place where it has one."""
+    mark = getattr(error, "problem_mark", None)
+    text = " ".join(str(getattr(error, "problem", None) or error).split())
+    return f"{text}, line {mark.line + 1}, column {mark.column + 1}" if mark else text
+
+
+def change(text: str) -> tuple[str, Any]:
+    """The name and the value of `NAME=VALUE`, the value read by its parameter's type.
+
+    Where text is wanted it is the text as it stands, in quotes or not: a run's key of digits alone stays a key. The rest
+    is YAML, and 1e-3 a number.
+    """
+    name, equals, value = (part.strip() for part in text.partition("="))
+    if not equals:
+        raise ParamsError(f"-p {text!r}: write NAME=VALUE, such as -p epochs=5")
+    kind = Params.model_fields[name].annotation if name in Params.model_fields else str
+    if _is_text(kind) and get_origin(kind) is not list:
+        quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+        null = type(None) in get_args(kind) and value in ("", "null", "None")
+        return name, None if null else value[1:-1] if quoted else value
+    try:
+        loaded = yaml.safe_load(value)
+    except (ValueError, yaml.YAMLError) as error:
+        raise ParamsError(f"-p {text!r}: the value is not readable as YAML: {_line(error)}") from None
+    return name, loaded if _is_text(kind) else _number(loaded)
+
+
+def _is_text(kind: Any) -> bool:
+    """Whether a parameter of this type is text, or a list of texts."""
+    return kind is str or isinstance(kind, str) or any(map(_is_text, get_args(kind)))
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_number(one) for one in value]
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+def page_name(text: str) -> str:
+    """The name of a page, if it can name files.
+
+    Raises
+    ------
+    ParamsError
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", text) or len(text) > LONGEST or text == "index":
+        raise ParamsError(
+            f"page {text!r}: its name is that of its file, and names others: allowed are up to {LONGEST} letters, digits, "
+            "'.', '_' and '-', a letter or a digit first, and not 'index'; rename the file"
+        )
+    return text
 
 
 def file_of(name: str) -> Path:
@@ -391,11 +526,34 @@ def differing(files: Iterable[str | Path]) -> dict[str, tuple]:
 
 
 def collect(names: dict) -> Params:
-    """Parameters from a notebook's `globals()`: every plain value (text, number, list) is taken for a parameter.
+    """Parameters from a notebook's `globals()`: those that it knows, and all that its cells of parameters assign.
 
-    So a misspelt one that papermill injected is refused here. Names that begin with `_` and IPython's own are left out.
+    So a misspelt one is refused here, and no other name that a notebook uses is taken for a parameter.
     """
-    plain = (str, int, float, list, type(None))
-    return check(
-        {k: v for k, v in names.items() if isinstance(v, plain) and not k.startswith("_") and k not in {"In", "Out"}}
-    )
+    return check({k: v for k, v in names.items() if k in Params.model_fields or k in _given(names.get("In", []))})
+
+
+def _given(cells: list[str]) -> set[str]:
+    """The names that the last executed cell of parameters assigns, and the cell that papermill put behind it.
+
+    Parameters
+    ----------
+    cells : the sources of all executed cells, in their order, as IPython keeps them in `In`. An older one, with a mistake
+        that was mended since, does not count.
+    """
+    injected = None
+    for source in reversed(cells):
+        names = _assigned(source)
+        if source.startswith("# Parameters\n"):
+            injected = names if injected is None else injected
+        elif {"title", "dataset"} <= names:
+            return names | (injected or set())
+    return injected or set()
+
+
+def _assigned(source: str) -> set[str]:
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:  # a cell that failed
+        return set()
+    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}

@@ -1,5 +1,6 @@
 """Save and load one run, provenance, the tidy table of all runs."""
 
+import errno
 import io
 import json
 import os
@@ -19,7 +20,7 @@ import psutil
 from filelock import FileLock
 
 from lwnb import __version__, disk
-from lwnb.params import CHECKOUT, ParamsError, Run, home
+from lwnb.params import CHECKOUT, ParamsError, Run, home, shelves
 
 PUBLISHED = ("run.json", "metrics.json", "history.csv", "predictions.npz", "environment.json")
 """The files of a record that `publish` copies: small, and no weights."""
@@ -81,8 +82,8 @@ class Record:
 
     @property
     def published(self) -> bool:
-        """Whether it lies under `results/`: trained by whoever published it, not here."""
-        return self.folder.is_relative_to(home() / "results")
+        """Whether it lies among published records: trained by whoever published it, not here."""
+        return any(self.folder.is_relative_to(place) for place in shelves()[1:])
 
     @property
     def weights(self) -> Path | None:
@@ -97,7 +98,24 @@ def _json(file: Path) -> dict:
 
 def folder(run: Run, root: str = "runs") -> Path:
     """`<home>/<root>/<dataset>/<model>/<key>`."""
-    return home() / root / run.dataset / run.model / run.key
+    return home() / root / _inside(run)
+
+
+def _inside(run: Run) -> Path:
+    return Path(run.dataset, run.model, run.key)
+
+
+def prepare() -> None:
+    """Make `runs/`, so that it is known before anything trains whether a record can be kept there.
+
+    Raises
+    ------
+    OSError
+        With the folder in which nothing can be written.
+    """
+    disk.make(place := home() / "runs")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(place))
 
 
 def part(run: Run) -> Path:
@@ -106,11 +124,9 @@ def part(run: Run) -> Path:
 
 
 def find(run: Run) -> Record | None:
-    """The record of a finished run, from `runs/` or else `results/`."""
-    for root in ("runs", "results"):
-        if (folder(run, root) / "metrics.json").exists():
-            return Record(run, folder(run, root))
-    return None
+    """The record of a finished run, from the first place that has it; see `lwnb.params.shelves`."""
+    places = (place / _inside(run) for place in shelves())
+    return next((Record(run, place) for place in places if (place / "metrics.json").exists()), None)
 
 
 def find_key(key: str) -> Record | None:
@@ -119,10 +135,10 @@ def find_key(key: str) -> Record | None:
 
 
 def every() -> list[Record]:
-    """All finished runs in `runs/` and `results/`, each once, sorted by folder."""
+    """All finished runs, those of this home and published ones, each once, sorted by folder."""
     found = {}
-    for root in ("results", "runs"):
-        for file in sorted((home() / root).glob("*/*/*/metrics.json")):
+    for place in reversed(shelves()):
+        for file in sorted(place.glob("*/*/*/metrics.json")):
             if not file.parent.name.endswith(".part"):
                 found[file.parent.name] = Record(Run(**_json(file.parent / "run.json")), file.parent)
     return [found[key] for key in sorted(found, key=lambda k: found[k].folder)]
@@ -279,7 +295,7 @@ def table(runs: list[Run]):
 
 
 def publish(records: list[Record], weights: bool = False) -> list[Path]:
-    """Copy records from `runs/` to `results/`; those that are there stay as they are.
+    """Copy records from `runs/` to `results/` of the home; those that are there, or published elsewhere, stay as they are.
 
     Parameters
     ----------
@@ -295,6 +311,8 @@ def publish(records: list[Record], weights: bool = False) -> list[Path]:
     with FileLock(home() / "runs" / "publish.lock"):  # not in results/, which is committed
         for record in records:
             target = folder(record.run, "results")
+            if _elsewhere(record, weights):
+                continue
             if not (target / "metrics.json").exists():
                 aside = target.with_name(f"{target.name}.part")
                 shutil.rmtree(aside, ignore_errors=True)
@@ -308,6 +326,12 @@ def publish(records: list[Record], weights: bool = False) -> list[Path]:
             if record.conversions and not record.published:
                 disk.write(target / CONVERSIONS, (record.folder / CONVERSIONS).read_bytes())
     return copied
+
+
+def _elsewhere(record: Record, weights: bool) -> bool:
+    """Whether all that `publish` would copy of it stands among the published records of another home."""
+    names = ["metrics.json", *[WEIGHTS] * weights, *[CONVERSIONS] * bool(record.conversions)]
+    return any(all((place / _inside(record.run) / name).exists() for name in names) for place in shelves()[2:])
 
 
 def _half(file: Path) -> bytes:

@@ -1,9 +1,10 @@
 """Learning rates tuned for each network: a climb on validation, kept in `params/tuned.yaml` with the runs that it met."""
 
 import yaml
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from lwnb import disk, results
-from lwnb.params import CHECKOUT, Run
+from lwnb.params import CHECKOUT, ParamsError, Run, load_yaml
 
 FILE = CHECKOUT / "params" / "tuned.yaml"
 
@@ -77,4 +78,30 @@ def _of(entry: dict, ladder: list[Run]) -> bool:
 
 
 def _entries() -> list[dict]:
-    return yaml.safe_load(FILE.read_text(encoding="utf-8")) or [] if FILE.exists() else []
+    """The file's entries as plain dictionaries; none without a file.
+
+    Raises
+    ------
+    ParamsError
+        Somebody has written something else into it.
+    """
+    try:
+        found = load_yaml(FILE) if FILE.exists() else None
+        return [entry.model_dump() for entry in _ENTRIES.validate_python([] if found is None else found)]
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        advice = "mend it, or remove the file: `lwnb tune` writes it again"
+        raise ParamsError(
+            f"{FILE}: {where}: {str(first['input'])[:60]!r} is not possible: {first['msg']}; {advice}"
+        ) from None
+
+
+class _Entry(BaseModel, extra="forbid"):
+    dataset: str
+    model: str
+    lr: float
+    tried: dict[float, str]
+
+
+_ENTRIES = TypeAdapter(list[_Entry])

@@ -1,8 +1,10 @@
 import os
 import signal
+from pathlib import Path
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts the tests in the background ignores it
 os.environ["OMP_NUM_THREADS"] = "1"  # for every process that a test starts; read when torch is imported
+os.environ["LWNB_RESULTS"] = str(Path(__file__).with_name("no-records"))  # a test sees its own home's records alone
 
 import pytest
 import torch

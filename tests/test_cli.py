@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import subprocess
@@ -5,10 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import stubs
+from planted import plant
 from test_params import RUN
 from test_results import save
 
-from lwnb import cli, results, studies
+from lwnb import cli, deploy, disk, grid, pages, results, studies, tuning
 from lwnb.params import CHECKOUT, ParamsError, Run
 
 LWNB = Path(sys.executable).with_name("lwnb")
@@ -34,6 +37,11 @@ def test_help_names_every_command_and_where_to_start():
         (["plan", "-b", "fast"], ["budget-fast.yaml", "budget-quick"]),
         (["plan", "-s", "01"], ["'01'", "01_architectures"]),
         (["runs", "--key", "0123456789ab"], ["0123456789ab", "lwnb runs lists"]),
+        (["plan", "-p", "epochs={"], ["epochs={"]),
+        (["plan", "-p", "title=a <b>"], ["title", "'<'"]),
+        (["report", "a b.yaml"], ["a b.yaml"]),
+        (["plan", "digits", "digits"], ["digits and digits"]),
+        (["plan", "cifar10-cpu", "cifar10:cpu", "cifar10"], ["cifar10-cpu and cifar10:cpu", "'cifar10-cpu'"]),
         (["run", "cifar10", "-p", "data_root=/nowhere"], ["/nowhere", "cifar10", "digits"]),
     ],
 )
@@ -119,6 +127,7 @@ def test_where_a_page_and_its_budget_differ_is_told_with_the_value_used(capsys):
 def test_a_page_may_have_a_budget_of_its_own():
     found = cli._read(["digits", "cifar10:cpu"], None, None)
     assert [(name, page["budget"]) for name, page in found.items()] == [("digits", "quick"), ("cifar10", "cpu")]
+    assert found["cifar10"]["title"] == "CIFAR-10"
     with pytest.raises(ParamsError, match="budget-cpuu"):
         cli._read(["cifar10:cpuu"], None, None)
     with pytest.raises(ParamsError, match="names its own budget"):
@@ -130,3 +139,115 @@ def test_a_page_may_take_part_in_some_studies_only():
     assert {run.model for run in cli._runs(found, None)} == {"mobilenet_v3_small", "squeezenet1_1"}
     with pytest.raises(ParamsError, match="cifar10-all: no part in 02_transfer"):
         cli._runs(found, ["02_transfer"])
+
+
+def test_one_page_with_two_budgets_is_two_pages():
+    found = cli._read(["digits:quick", "digits:cpu"], "quick", None)
+    assert {name: (page["budget"], page["title"]) for name, page in found.items()} == {
+        "digits-quick": ("quick", "Digits, budget quick"),
+        "digits-cpu": ("cpu", "Digits, budget cpu"),
+    }
+    assert list(cli._read(["digits", "digits:cpu"], "quick", None)) == ["digits", "digits-cpu"]
+
+
+def test_two_files_of_one_name_are_refused_with_both(tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "mine.yaml").write_text("title: Mine\n")
+    with pytest.raises(ParamsError, match="a/mine.yaml and .*b/mine.yaml"):
+        cli._read([str(tmp_path / folder / "mine.yaml") for folder in ("a", "b")], "quick", None)
+
+
+@pytest.mark.parametrize("home", ["my home", "~/my home"])
+def test_a_command_and_a_kernel_that_it_starts_have_one_home(tmp_path, monkeypatch, home):
+    """The kernel stands in the checkout, the command elsewhere."""
+    monkeypatch.setenv("LWNB_HOME", home)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert lwnb("publish", "--all").returncode == 0 and (tmp_path / "my home" / "runs").is_dir()
+    monkeypatch.setattr(cli, "app", lambda: None)
+    cli.main()
+    seen = stubs.notebook(
+        tmp_path / "01_home.ipynb", "Home", "from lwnb import params; str(params.home())", parameters=""
+    )
+    (one,) = pages.execute([seen], [pages.Page("a", "A", {})], tmp_path, lambda *_: "", progress=lambda _: None)
+    assert one.error is None and repr(str(tmp_path / "my home")) in one.path.read_text()
+
+
+def test_a_kernel_with_a_relative_home_says_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("LWNB_HOME", "relative")
+    seen = stubs.notebook(tmp_path / "01_home.ipynb", "Home", "from lwnb import params; params.home()", parameters="")
+    (one,) = pages.execute([seen], [pages.Page("a", "A", {})], tmp_path, lambda *_: "", progress=lambda _: None)
+    assert "ParamsError: LWNB_HOME: 'relative'" in one.error
+
+
+def test_a_home_elsewhere_sees_the_project_s_results(house, tmp_path):
+    environment = {name: value for name, value in os.environ.items() if name != "LWNB_RESULTS"}
+    done = lwnb("plan", "cifar10-cpu", env=environment)
+    assert done.returncode == 0 and ", 0 to train" in done.stderr, done.stderr
+    assert "0 records copied" in lwnb("publish", "cifar10-cpu", env=environment).stdout
+    assert not (house / "results").exists()
+
+
+def refusal(monkeypatch, *arguments) -> str:
+    """The one line with which a command ends."""
+    monkeypatch.setattr(sys, "argv", ["lwnb", *map(str, arguments)])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert isinstance(end.value.code, str) and "\n" not in end.value.code
+    return end.value.code
+
+
+RATES = ["-p", "tune_lrs=[1e-3, 2e-3]", "-p", "models=[resnet18]"]
+
+
+@pytest.mark.parametrize("command", ["run", "report", "publish", "tune", "fetch"])
+def test_a_home_that_is_no_folder_is_named_before_anything_trains(house, monkeypatch, command):
+    (house / "file").touch()
+    monkeypatch.setenv("LWNB_HOME", str(house / "file" / "home"))
+    monkeypatch.setattr(grid, "_one", None)
+    monkeypatch.setattr(grid, "_spread", None)
+    message = refusal(monkeypatch, command, "digits", *RATES)
+    assert str(house / "file") in message and "LWNB_HOME" in message
+
+
+@pytest.mark.parametrize("command", ["run", "report", "tune"])
+def test_a_home_that_may_not_be_written_to_is_named_before_anything_trains(house, monkeypatch, command):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    monkeypatch.setattr(grid, "_one", None)
+    monkeypatch.setattr(grid, "_spread", None)
+    assert str(house / "runs") in refusal(monkeypatch, command, "digits", *RATES)
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.ENOSPC])
+@pytest.mark.parametrize("command", ["publish", "report"])
+def test_a_system_that_does_not_let_one_write_is_one_line(house, monkeypatch, command, number):
+    run = save(Run(**RUN)).run
+    monkeypatch.setattr(cli, "_runs", lambda *_: [run])
+    monkeypatch.setattr(studies, "tuning", lambda *_: [])
+    monkeypatch.setattr(os, "mkdir", lambda path, *_: (_ for _ in ()).throw(OSError(number, os.strerror(number), path)))
+    message = refusal(monkeypatch, command, "digits", "-p", "notebooks=[03_augmentation]")
+    assert str(house) in message and os.strerror(number) in message
+
+
+def test_a_tuned_file_that_cannot_be_written_is_named(house, monkeypatch):
+    (house / "file").touch()
+    monkeypatch.setattr(tuning, "FILE", house / "file" / "tuned.yaml")
+    monkeypatch.setattr(grid, "ensure", lambda runs, *_: [plant(0.9, **run.model_dump()) for run in runs])
+    assert str(house / "file") in refusal(monkeypatch, "tune", "digits", *RATES, "-p", "notebooks=[01_architectures]")
+
+
+def test_an_unexpected_fault_keeps_its_traceback(house, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["lwnb", "runs"])
+    for error in (KeyError("planted"), FileNotFoundError(errno.ENOENT, "planted", "x")):
+        monkeypatch.setattr(results, "every", lambda error=error: (_ for _ in ()).throw(error))
+        with pytest.raises(type(error)):
+            cli.main()
+
+
+def test_an_export_into_a_folder_or_below_a_file_is_one_line(house, monkeypatch):
+    record = save(Run(**RUN))
+    (house / "file").touch()
+    monkeypatch.setattr(deploy, "ship", lambda record, form, int8, file: disk.write(file, b""))
+    assert f"resnet18-digits-{record.run.key}.onnx" in refusal(monkeypatch, "export", record.run.key, "-o", house)
+    assert str(house / "file") in refusal(monkeypatch, "export", record.run.key, "-o", house / "file" / "x.onnx")

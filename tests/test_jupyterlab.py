@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -85,16 +86,38 @@ def opened(lab):
             page.goto(f"http://127.0.0.1:{PORT}/lab/tree/{name}?token={TOKEN}")
             wait(lambda: kernels() and kernels()[0]["execution_state"] == "idle" and kernels()[0]["connections"], 60)
             page.wait_for_timeout(500)
-            page.get_by_role("menuitem", name="Run", exact=True).click()
-            page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+            run_all(page)
             return page
 
         yield run
         browser.close()
 
 
+def run_all(page):
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+
+
 def errors(page):
-    return page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.error']").count()
+    """How many outputs tell of an error: an output of its own kind up to JupyterLab 4.5, then one on standard error."""
+    kinds = ", ".join(
+        f".jp-RenderedText[data-mime-type='application/vnd.jupyter.{kind}']" for kind in ("error", "stderr")
+    )
+    return page.locator(kinds).filter(has_text=re.compile(r"\w(Error|Exception|Interrupt)\b")).count()
+
+
+@pytest.mark.slow
+def test_a_planted_error_is_seen_and_a_progress_bar_is_none(opened, tmp_path):
+    file = tmp_path / "notebooks" / "explore.ipynb"
+    content = json.loads(file.read_text())
+    cells = [cell for cell in content["cells"] if cell["cell_type"] == "code"]
+    for cell, source in zip(cells, ["from tqdm import trange\nfor _ in trange(3): pass", "raise KeyError('planted')"]):
+        cell["source"] = source
+    file.write_text(json.dumps(content))
+    page = opened(file.name)
+    page.locator("text=/3\\/3/").first.wait_for(timeout=60_000)
+    wait(lambda: errors(page), 60)
+    assert errors(page) == 1
 
 
 @pytest.mark.slow
@@ -108,6 +131,10 @@ def test_a_notebook_runs_from_top_to_bottom_in_jupyterlab_with_live_progress(ope
     wait(lambda: page.locator("text=/2\\/2/").count(), 120)  # the bar of the runs
     page.locator("text=/Budget/").first.wait_for(timeout=120_000)
     page.wait_for_timeout(1000)
+    assert errors(page) == 0
+    run_all(page)  # in the same kernel, with all that the first time has left there
+    count = 2 * sum(cell["cell_type"] == "code" for cell in content["cells"])
+    wait(lambda: errors(page) or page.get_by_text(f"[{count}]:", exact=True).count(), 120)
     assert errors(page) == 0
     images = page.locator(".jp-OutputArea img[src^='data:image/svg']")
     assert images.count() == 2 and all(

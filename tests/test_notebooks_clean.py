@@ -4,6 +4,7 @@ import ast
 import copy
 import json
 import re
+import symtable
 
 import pytest
 
@@ -115,6 +116,26 @@ def test_notebook_is_clean(path):
 def test_every_parameter_belongs_to_a_study():
     names = {name for path in NOTEBOOKS if path.stem not in GATHERING for name in parameters(read(path))[0]}
     assert names == set(Params.model_fields)
+
+
+def bound(text: str) -> set[str]:
+    """The names that a cell binds where a notebook's parameters stand: by =, for, with, :=, import and the like."""
+    names = {name.get_name(): name for name in symtable.symtable(text, "cell", "exec").get_symbols()}
+    return {name for name, symbol in names.items() if symbol.is_assigned() or symbol.is_imported()}
+
+
+@pytest.mark.parametrize("path", [*NOTEBOOKS, CHECKOUT / "notebooks" / "explore.ipynb"], ids=lambda path: path.stem)
+def test_no_cell_but_that_of_parameters_binds_a_parameter_s_name(path):
+    cells = [cell for cell in read(path)["cells"] if cell["cell_type"] == "code"]
+    others = ["".join(c["source"]) for c in cells if "parameters" not in c["metadata"].get("tags", [])]
+    assert not set().union(*map(bound, others)) & ({*Params.model_fields, "pages"} | set(parameters(read(path))[0]))
+
+
+def test_every_way_to_bind_a_name_is_seen():
+    text = (
+        "a = 1\nfor b in x:\n  pass\nimport c\nfrom y import z as d\nif (e := 1):\n  f, (*g,) = x\nwith x as h:\n  pass"
+    )
+    assert bound(text + "\n[i for i in x]\nx[0] = k = 1") == set("abcdefghk")
 
 
 EPOCHS = Params().epochs

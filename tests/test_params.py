@@ -1,4 +1,5 @@
 import hashlib
+import os
 import subprocess
 import sys
 
@@ -90,12 +91,114 @@ def test_later_files_win_and_changes_win_over_files(tmp_path):
     assert (p.epochs, p.lr, p.batch_size) == (4, 0.01, 16)
 
 
-@pytest.mark.parametrize("text", ["- 1\n- 2\n", "a: [1\n"])
-def test_a_file_that_is_no_flat_mapping_is_named(tmp_path, text):
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"- 1\n- 2\n", ["list"]),
+        (b"a: [1\n", ["line 2"]),
+        (b"epochs: 3\n5: 1\n", ["5"]),
+        (b"seeds: 2020-13-45\n", ["month"]),
+        ("title: Größe\n".encode("latin-1"), ["UTF-8"]),
+        (b"0", ["int"]),
+        (None, ["directory"]),
+    ],
+)
+def test_a_file_that_is_no_flat_mapping_is_named_in_one_line(tmp_path, content, words):
     file = tmp_path / "bad.yaml"
-    file.write_text(text)
-    with pytest.raises(ParamsError, match="bad.yaml"):
+    file.mkdir() if content is None else file.write_bytes(content)
+    with pytest.raises(ParamsError) as error:
         params.read(file)
+    assert "\n" not in str(error.value) and all(word in str(error.value) for word in ["bad.yaml", *words])
+
+
+@pytest.mark.parametrize("line", ["source: 822391747663", "title: 2024", "title: 2024-01-01", "source: no"])
+def test_a_file_with_a_number_in_place_of_a_text_is_told_of_quotes(tmp_path, line):
+    (tmp_path / "a.yaml").write_text(line)
+    with pytest.raises(ParamsError, match="quotes"):
+        params.read(tmp_path / "a.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("source=822391747663", "822391747663"),
+        ("source=12e456789012", "12e456789012"),
+        ("source=012345670123", "012345670123"),
+        ("source='012345670123'", "012345670123"),
+        ("title=a = b", "a = b"),
+        ("precision=bf16", "bf16"),
+        ("data_root=none/of # these", "none/of # these"),
+        ("data_root=null", None),
+        ("digest=", ""),
+        ("lr=1e-3", 0.001),
+        ("tune_lrs=[1e-3, 2.0e-3]", [0.001, 0.002]),
+        ("epochs=5", 5),
+        ("output_stride=16", 16),
+        ("mirror_safe=false", False),
+        ("models=[resnet18, squeezenet1_1]", ["resnet18", "squeezenet1_1"]),
+    ],
+)
+def test_a_change_is_read_by_its_parameter_s_type(text, value):
+    assert repr(params.change(text)) == repr((text.split("=")[0], value))
+
+
+@pytest.mark.parametrize("text", ["epochs={", "seeds=2020-13-45", "models=[a", "epochs"])
+def test_a_change_that_cannot_be_read_is_named_in_one_line(text):
+    with pytest.raises(ParamsError) as error:
+        params.change(text)
+    assert text in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("title", ['Größe 5 % & "more", it\'s (new) +~^=;:,.?/@!-', "my_photos", "C#", "花 2"])
+def test_a_title_may_hold_what_shows_as_it_stands(title):
+    assert check({"title": title}).title == title
+
+
+@pytest.mark.parametrize(
+    "title",
+    [
+        *(f"a{mark}b" for mark in "<>`$*|\\{}[]\n\t\x00\x1b\u202e"), "see [this](nowhere.md)", "a _b_", "# a", "a # b",
+        " a", "a ", "!a", "x" * 81,
+    ],
+)  # fmt: skip
+def test_a_title_that_would_show_as_something_else_is_refused(title):
+    with pytest.raises(ParamsError, match="^title: "):
+        check({"title": title})
+
+
+@pytest.mark.parametrize("name", ["", "index", "a/b", "a b", ".a", "ä", "a\n", "x" * 81])
+def test_a_page_s_name_that_cannot_name_files_is_refused(name):
+    assert params.page_name("cifar10-long_2.b") == "cifar10-long_2.b"
+    with pytest.raises(ParamsError, match="page "):
+        params.page_name(name)
+
+
+def test_an_empty_home_is_none_and_a_tilde_is_the_user_s_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("LWNB_RESULTS", "~/published")
+    for value, place in {"": params.CHECKOUT, "~": tmp_path, "~/x": tmp_path / "x"}.items():
+        monkeypatch.setenv("LWNB_HOME", value)
+        assert params.home() == place
+        params.settle()
+        assert os.environ["LWNB_HOME"] == (str(place) if value else "")
+        assert params.shelves()[-1] == tmp_path / "published"
+
+
+def test_a_relative_home_is_where_the_command_stands_and_refused_elsewhere(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LWNB_HOME", "x")
+    with pytest.raises(ParamsError, match="LWNB_HOME: 'x'"):
+        params.home()
+    params.settle()
+    monkeypatch.chdir("/")
+    assert params.home() == tmp_path / "x"
+
+
+def test_records_are_looked_up_in_the_home_and_then_in_the_project(monkeypatch, house):
+    monkeypatch.delenv("LWNB_RESULTS")
+    assert params.shelves() == [house / "runs", house / "results", params.CHECKOUT / "results"]
+    monkeypatch.delenv("LWNB_HOME")
+    assert params.shelves() == [params.CHECKOUT / "runs", params.CHECKOUT / "results"]
 
 
 def test_a_missing_file_is_named_with_those_that_are_there():
@@ -128,11 +231,34 @@ def test_no_default_belongs_to_one_data_set(dataset):
     assert dataset == "digits" or "digits" not in p.title.lower()
 
 
-def test_a_notebook_s_names_become_parameters_and_a_misspelt_one_is_refused():
-    names = {"epochs": 3, "pd": sys, "_i1": "x", "In": [], "Out": {}, "get_ipython": print}
+CELL = 'title = "A"\ndataset = "digits"\nepochs = 3\n'
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        [CELL, "runs = [1]", "epocs = 4", "%% no Python"],
+        [CELL + "epocs = 4", CELL],
+        [CELL, "# Parameters\nepocs = 4\n", CELL],
+        [CELL, "# Parameters\nepocs = 4\n", "# Parameters\nepochs = 3\n"],
+    ],
+)
+def test_only_the_last_cells_of_parameters_give_a_notebook_s_parameters(cells):
+    names = {"epochs": 3, "dataset": "digits", "runs": [1], "epocs": 4, "pd": sys, "In": ["", *cells, "setup()"]}
     assert params.collect(names).epochs == 3
-    with pytest.raises(ParamsError, match="epocs"):
-        params.collect(names | {"epocs": 3})
+
+
+@pytest.mark.parametrize(
+    "cells", [[CELL + "epocs = 4"], [CELL, "# Parameters\nepocs = 4\n"], ["x = 1", CELL + "epocs = 4", "x"]]
+)
+def test_a_misspelt_parameter_of_a_notebook_is_refused(cells):
+    with pytest.raises(ParamsError, match="epocs.*'epochs'"):
+        params.collect({"epochs": 3, "epocs": 4, "In": ["", *cells]})
+
+
+def test_a_notebook_s_parameter_of_another_type_is_refused():
+    with pytest.raises(ParamsError, match="lr: .*'a': 1"):
+        params.collect({"lr": {"a": 1}, "In": []})
 
 
 def test_a_page_s_own_data_set_is_no_source():

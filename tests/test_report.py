@@ -1,5 +1,6 @@
 """The main job from end to end, at a tiny budget: every notebook executed, the book built, a second call that does nothing."""
 
+import copy
 import json
 import os
 import re
@@ -9,8 +10,11 @@ import sys
 import time
 from pathlib import Path
 
+import nbformat
 import pytest
+from papermill import execute_notebook
 
+from lwnb import params
 from lwnb.params import CHECKOUT
 
 TINY = (
@@ -131,6 +135,28 @@ def test_a_notebook_works_by_plain_papermill_and_finds_the_runs_of_the_report(bu
     done = papermill("01_architectures.ipynb", out, built[0], *files, "-f", changes)
     assert done.returncode == 0, done.stderr
     assert "missing" not in out.read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", sorted((CHECKOUT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_a_notebook_runs_twice_in_one_kernel(built, tmp_path, monkeypatch, path):
+    """All its cells, with the parameters of the report changed in their cell, and all of them again; nothing is trained."""
+    monkeypatch.setenv("LWNB_HOME", str(built[0]))
+    notebook, records = nbformat.read(path, 4), set((built[0] / "runs").rglob("metrics.json"))
+    changes = dict(map(params.change, TINY))
+    lines = [f"{name} = {value!r}" for name, value in changes.items()]
+    for cell in notebook.cells:
+        if "parameters" in cell.metadata.get("tags", []) and path.stem != "explore":
+            cell.source += "\n" + ("\n".join(lines) if path.stem in STUDIES else f"pages = { ({'digits': changes})!r}")
+    again = copy.deepcopy(notebook.cells)
+    for cell in again:
+        cell.id += "-again"
+    notebook.cells += again
+    nbformat.write(notebook, tmp_path / "twice.ipynb")
+    options = {"kernel_name": "python3", "cwd": CHECKOUT, "progress_bar": False}
+    done = execute_notebook(tmp_path / "twice.ipynb", tmp_path / "done.ipynb", **options)
+    assert all(cell.execution_count for cell in done.cells if cell.cell_type == "code")
+    assert set((built[0] / "runs").rglob("metrics.json")) == records
 
 
 @pytest.mark.slow
