@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from lwnb import choice, compare, devices, disk, figures, findings, params, results, stats, studies
-from lwnb.columns import COLUMNS, name, number
+from lwnb.columns import COLUMNS, guessed, name, number, unequal
 from lwnb.params import CHECKOUT, Params, ParamsError
 
 BEGIN, END = "<!-- made by `lwnb readme` -->\n", "<!-- end -->"
@@ -28,8 +28,7 @@ def networks(p: Params, timings: pd.DataFrame, device: str | None = None) -> pd.
     leaves is that of the first seed. `noise` is the share by which ONNX Runtime's latencies move there when measured again.
     """
     runs, device = studies.architectures(p), device or devices.here(devices.of_page(p, timings))
-    first = [record for record in map(results.find, studies.deployment(p)) if record and record.metrics["learned"]]
-    files = choice.shipped(choice.candidates(first, device, timings))
+    files = choice.shipped(choice.candidates(results.learned(studies.deployment(p)), device, timings))
     moved = devices.noise(timings).set_index(["device", "runtime"])["noise"].get((device, "onnxruntime"), math.nan)
     return compare.summary(results.table(runs)).merge(files, on="model", how="left").assign(device=device, noise=moved)
 
@@ -54,7 +53,18 @@ def short(frame: pd.DataFrame) -> str:
     return (
         f"**In short**, as trained here. By the INT8 file: {told[0]}. By its latency{equal}: {told[1]}."
         + f" On neither front, since others are as accurate and cost less: {behind}." * bool(behind)
+        + _unequal(frame)
     )
+
+
+def _unequal(frame: pd.DataFrame) -> str:
+    """What stands beside top-1 where the classes of a page are unequal, as a sentence; empty where they are equal."""
+    known = frame.dropna(subset=["top1"])
+    if not any(map(unequal, known["guess_top1"], known["num_classes"])):
+        return ""
+    each = ", ".join(f"{name(row.model)} {row.macro_f1:.3f}" for row in known.itertuples())
+    guess = known["guess_top1"].max()
+    return f" Classes are unequal: always guessing the largest has top-1 {guess:.3f}; macro F1 of {each}."
 
 
 def frames(pages: Sequence[Params]) -> list[pd.DataFrame]:
@@ -71,8 +81,8 @@ def opening(pages: Sequence[Params], frames: Sequence[pd.DataFrame]) -> str:
     costs = frames[0].set_index("model")[["parameters", "macs", "int8_mb", "fp32_ms", "int8_ms"]]
     table = pd.DataFrame({"network": costs.index.map(name)}, index=costs.index)
     for p, frame in zip(pages, frames, strict=True):
-        rows = frame.set_index("model").itertuples()
-        table[f"top-1, {p.title}"] = pd.Series({row.Index: f"{row.top1:.3f} ({row.interval})" for row in rows})
+        rows = frame.dropna(subset=["top1"]).set_index("model").itertuples()
+        table[f"top-1, {p.title}"] = pd.Series({row.Index: _rate(row) for row in rows}, dtype=object)
     for column, values in costs.items():
         table[COLUMNS[column].label] = [number(value, COLUMNS[column]) for value in values]
     rows = [list(table), ["---"] * len(table.columns), *table.fillna("–").to_numpy().tolist()]
@@ -84,13 +94,17 @@ def opening(pages: Sequence[Params], frames: Sequence[pd.DataFrame]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def _rate(row) -> str:
+    return f"{row.top1:.3f} ({row.interval}{guessed(row.guess_top1, row.macro_f1, row.num_classes)})"
+
+
 def _basis(p: Params, frame: pd.DataFrame) -> str:
     known = frame.dropna(subset=["top1"])
     seeds = sorted({int(count) for count in known["seeds"]})
     records = [record for record in map(results.find, studies.architectures(p)) if record]
     said = (
-        f"- {p.title}: {int(known['n_train'].max()):,} training, {int(known['n_val'].max()):,} validation and "
-        f"{int(known['n_test'].max()):,} test images at {p.image_size} px, {' or '.join(map(str, seeds))} seed{'s' * (seeds != [1])}, {p.epochs} "
+        f"- {p.title}: {int(frame['n_train'].max()):,} training, {int(frame['n_val'].max()):,} validation and "
+        f"{int(frame['n_test'].max()):,} test images at {p.image_size} px, {' or '.join(map(str, seeds))} seed{'s' * (seeds != [1])}, {p.epochs} "
         f"epochs from scratch at output stride {p.output_stride}, budget `{p.budget}`{findings.made(records)}."
     )
     return " ".join([said, *findings.absent(p)])

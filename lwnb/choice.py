@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from lwnb import costs, devices, results, stats
 from lwnb.columns import COLUMNS as SHOWN
-from lwnb.columns import name, number
+from lwnb.columns import guessed, name, number
 from lwnb.compare import span
 from lwnb.params import CHECKOUT, ParamsError, nearest
 from lwnb.results import Record
@@ -55,14 +55,14 @@ def budgets(file: Path = CHECKOUT / "book" / "budgets.yaml") -> list[Budget]:
 def records_of(dataset: str) -> list[Record]:
     """For each network the finished run on all classes of a data set that validation prefers, all tested on the same images.
 
-    Runs whose exported networks were tested come before the others. Of runs with different numbers of test images, those with the most count.
+    Runs that learned come before those that did not, and then runs whose exported networks were tested. Of runs with different numbers of test images, those with the most count.
 
     Raises
     ------
     ParamsError
         There is no finished run on this data set.
     """
-    every = [r for r in results.every() if r.run.classes == "all" and r.metrics["learned"]]
+    every = [record for record in results.every() if record.run.classes == "all"]
     own = [record for record in every if record.run.dataset == dataset]
     if not own:
         known = sorted({record.run.dataset for record in every})
@@ -70,9 +70,9 @@ def records_of(dataset: str) -> list[Record]:
             f"--dataset {dataset}: no finished run on it; there are runs on {', '.join(known) or 'none'}"
             f"{nearest(dataset, known)} Train some: lwnb report {dataset}"
         )
-    most = max(record.metrics["n_test"] for record in own)
+    most = max(record.metrics["n_test"] for record in [one for one in own if one.learned] or own)
     best: dict[str, Record] = {}
-    for record in sorted(own, key=lambda record: (bool(record.conversions), record.metrics["val_top1"])):
+    for record in sorted(own, key=lambda one: (one.learned, bool(one.conversions), one.metrics["val_top1"])):
         if record.metrics["n_test"] == most:
             best[record.run.model] = record  # the last one stays
     return list(best.values())
@@ -98,7 +98,14 @@ def candidates(records: Sequence[Record], device: str, timings: pd.DataFrame | N
     timings = devices.table() if timings is None else timings
     here = devices.single(timings, device)
     rows = [_candidate(record, one, here) for record in records for one in record.conversions or [_plain(record)]]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=list(CANDIDATE))
+
+
+CANDIDATE = (
+    "key", "model", "runtime", "precision", "top1", "n_test", "guess_top1", "macro_f1", "num_classes", "shortfall",
+    "size_mb", "macs", "latency_ms", "memory_mib", "memory_is", "right",
+)  # fmt: skip
+"""The columns of `candidates`; `shortfall` says why a file knows nothing of the images, and `right` which it is right about."""
 
 
 def _plain(record: Record) -> dict:
@@ -113,6 +120,7 @@ def _candidate(record: Record, one: dict, here: pd.DataFrame) -> dict:
         same = same[same[column] == value]
     row = {"key": run.key, "model": run.model} | {column: one[column] for column in ("runtime", "precision", "top1")}
     row |= {"n_test": record.metrics["n_test"], "size_mb": one["size_bytes"] / 1e6, "macs": record.metrics["macs"]}
+    row |= _beside(record, one)
     row |= {"latency_ms": np.nan, "memory_mib": np.nan, "memory_is": None}
     planned = (costs.find_footprint(shape) or {}).get("planned_bytes")
     if len(same):
@@ -121,6 +129,14 @@ def _candidate(record: Record, one: dict, here: pd.DataFrame) -> dict:
     elif planned and not len(here):
         row |= {"memory_mib": planned / 2**20, "memory_is": "planned activations, fp32"}
     return row | {"right": np.asarray(one["predictions"]) == record.predictions["labels"]}
+
+
+def _beside(record: Record, one: dict) -> dict:
+    """What stands beside a file's top-1. INT8 can bring down to a guess a network that learned."""
+    about = one["top1"], record.metrics["n_test"], record.guess_top1
+    row = {"guess_top1": record.guess_top1, "num_classes": record.metrics["num_classes"]}
+    row |= {"macro_f1": stats.macro_f1(record.predictions["labels"], one["predictions"])}
+    return row | {"shortfall": record.shortfall or ("" if results.better(*about) else results.no_better(*about))}
 
 
 def shipped(found: pd.DataFrame, runtime: str = "onnxruntime") -> pd.DataFrame:
@@ -140,6 +156,7 @@ def shipped(found: pd.DataFrame, runtime: str = "onnxruntime") -> pd.DataFrame:
 def choose(found: pd.DataFrame, limits: Limits) -> pd.DataFrame:
     """The candidates ranked: those that fit by top-1, then those of which it cannot be said, then the others, with reasons.
 
+    What did not learn, or is no better than a guess once it is quantised, fits nowhere.
     `behind` is the paired difference of top-1 to the first, on the same test images, with its interval.
     """
     judged = [_judged(row, limits) for row in found.to_dict("records")]
@@ -154,7 +171,7 @@ def choose(found: pd.DataFrame, limits: Limits) -> pd.DataFrame:
 
 
 def _judged(row: dict, limits: Limits) -> dict:
-    over, unknown = [], []
+    over, unknown = [f"did not learn: {row['shortfall']}"] * bool(row["shortfall"]), []
     for what, limit, column, unit in limits.of_costs():
         value = row[column]
         if np.isnan(value):
@@ -174,8 +191,11 @@ def for_budgets(records: Sequence[Record], device: str, timings: pd.DataFrame) -
     for budget in budgets():
         found = candidates(records, budget.device or device, timings)
         rows.append(_for_budget(choose(found, budget) if len(found) else found, budget))
-    return pd.DataFrame(rows).reindex(columns=list(COLUMNS))
+    return pd.DataFrame(rows).reindex(columns=[*COLUMNS, *BESIDE])
 
+
+BESIDE = ("guess_top1", "macro_f1", "num_classes")
+"""What a row must know for `lwnb.columns.beside`."""
 
 COLUMNS = (
     "budget", "limits", "choice", "top1", "n_test", "size_mb", "latency_ms", "memory_mib", "memory_is", "next", "source", "key",
@@ -183,20 +203,21 @@ COLUMNS = (
 
 
 def _for_budget(ranked: pd.DataFrame, budget: Budget) -> dict:
+    ranked = ranked[ranked["shortfall"] == ""]
     limits = [one for one in budget.of_costs() if one[1] is not None]
     said = [f"{what} ≤ {limit:g} {unit}" for what, limit, _, unit in limits]
     row = {"budget": budget.budget, "limits": ", ".join(said), "source": budget.source}
-    fit = ranked[ranked["verdict"] == FITS] if len(ranked) else ranked
+    if ranked.empty:
+        return row | {"choice": "none: no network has a result"}
+    fit = ranked[ranked["verdict"] == FITS]
     if fit.empty:
-        if ranked.empty:
-            return row | {"choice": "none of 0"}
         rest = ranked[ranked["verdict"] == ranked["verdict"].iloc[0]]
         over = pd.DataFrame({column: rest[column] / limit for _, limit, column, _ in limits}, index=rest.index)
         closest = rest.loc[over.max(axis=1).fillna(np.inf).idxmin()]
         return row | {"choice": f"none of {len(ranked)}; the closest is {_said(closest)}: {closest['why']}"}
     first, others = fit.iloc[0], fit[fit["model"] != fit.iloc[0]["model"]]
     row |= {"choice": _said(first), "top1": first["top1"], "n_test": first["n_test"], "key": first["key"]}
-    row |= {column: first[column] for column in ("size_mb", "latency_ms", "memory_mib", "memory_is")}
+    row |= {column: first[column] for column in ("size_mb", "latency_ms", "memory_mib", "memory_is", *BESIDE)}
     if len(others):
         second = others.iloc[0]
         row |= {"next": f"{_said(second)}: {second['behind']}", "key": f"{first['key']} {second['key']}"}
@@ -216,8 +237,7 @@ def text(ranked: pd.DataFrame, device: str, most: int = 20) -> str:
         latency = NOT_MEASURED if np.isnan(row["latency_ms"]) else f"{row['latency_ms']:.3f} ms"
         costs = f"{row['size_mb']:.2f} MB, {latency}, {memory}, {number(row['macs'], SHOWN['macs'])} M MACs"
         behind = f"; against the first {row['behind']}" if isinstance(row.get("behind"), str) else ""
-        lines.append(
-            f"{row['verdict']:15} {_said(row):42} top-1 {row['top1']:.3f} (n = {row['n_test']:,}); {costs}{behind}"
-        )
+        rate = f"top-1 {row['top1']:.3f} (n = {row['n_test']:,}{guessed(*(row[column] for column in BESIDE))})"
+        lines.append(f"{row['verdict']:15} {_said(row):42} {rate}; {costs}{behind}")
         lines += [f"{'':15} {row['why']}"] if row["why"] else []
     return "\n".join([f"device: {device}; one image at a time, one thread", *lines])

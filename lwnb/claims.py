@@ -138,7 +138,7 @@ def evidence(p: Params, *more: pd.DataFrame) -> dict[str, Evidence]:
         frame = frame.assign(mixing=mixed, base=rest)
         for table in more:
             frame = frame.merge(table, on="key", how="left")
-        records = {run.key: record for run in runs if (record := results.find(run)) and record.metrics["learned"]}
+        records = {record.run.key: record for record in results.learned(runs)}
         found[study] = Evidence(frame, records, known)
     return found
 

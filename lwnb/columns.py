@@ -1,6 +1,7 @@
 """How columns and networks are written: labels with units, formats, which direction is better, names in print."""
 
 import html
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +31,7 @@ COLUMNS = {
     "interval": Column("95 % interval"),
     "top5": Column("top-5", "{:.3f}", "higher"),
     "macro_f1": Column("macro F1", "{:.3f}", "higher"),
+    "guess_top1": Column("always the largest class", "{:.3f}"),
     "ece": Column("calibration error", "{:.3f}", "lower"),
     "loss": Column("test loss, nats", "{:.3f}", "lower"),
     "val_top1": Column("val. top-1", "{:.3f}", "higher"),
@@ -145,6 +147,9 @@ COLUMNS = {
 }
 """Label, unit, format and better direction of every column that a table or a plot shows."""
 
+UNEQUAL = 1.1
+"""Classes are called unequal where always guessing the largest is right so many times as often as with equal classes."""
+
 TIMES = ("train_seconds", "epoch_seconds", "images_per_second", "wall_seconds")
 """Columns that compare machines where runs were trained on different ones; see `incomparable`."""
 
@@ -161,6 +166,29 @@ NETWORKS = {
 def incomparable(frame) -> tuple[str, ...]:
     """The columns of a table of runs that say nothing of the networks: `TIMES` where the runs were trained on several machines."""
     return TIMES if "trained_on" in frame and frame["trained_on"].nunique() > 1 else ()
+
+
+def unequal(guess_top1: float, num_classes: float) -> bool:
+    """Whether the classes of the test images are unequal, see `UNEQUAL`; false where nothing is known."""
+    return bool(guess_top1 * num_classes > UNEQUAL)
+
+
+def guessed(guess_top1: float, macro_f1: float, num_classes: float) -> str:
+    """What stands beside a top-1 in a sentence: empty where classes are equal."""
+    if not unequal(guess_top1, num_classes):
+        return ""
+    return f"; always guessing the largest class {guess_top1:.3f}; macro F1 {macro_f1:.3f}"
+
+
+def beside(columns: Sequence[str], frame) -> list[str]:
+    """The columns of a table; where classes are unequal, with the guess's top-1 and macro F1 behind top-1 and its interval."""
+    columns = list(columns)
+    if "top1" not in columns or not {"guess_top1", "macro_f1", "num_classes"} <= set(frame):
+        return columns
+    if not any(map(unequal, frame["guess_top1"], frame["num_classes"])):
+        return columns
+    place = columns.index("interval" if "interval" in columns else "top1") + 1
+    return list(dict.fromkeys([*columns[:place], "guess_top1", "macro_f1", *columns[place:]]))
 
 
 def name(model: str) -> str:

@@ -20,6 +20,9 @@ SETTING = [field for field in Run.model_fields if field not in ("seed", "split_s
 
 COSTS = ("macs", "size_bytes", "latency_ms")
 
+ADDED = ("seeds", "sd", "low", "high", "interval")
+"""What `summary` knows of a setting beside the means of its runs' columns."""
+
 
 def flat(record: Record) -> bool:
     """Whether the validation curve had flattened: see `FLAT`."""
@@ -37,7 +40,7 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
     """
     by = [column for column in [*SETTING, "arm"] if column in frame]
     rows = [_mean(rows) for _, rows in frame.groupby(by, sort=False, dropna=False)]
-    return pd.DataFrame(rows, columns=dict.fromkeys(column for row in rows for column in row))
+    return pd.DataFrame(rows, columns=dict.fromkeys(column for row in rows or [ADDED] for column in [*frame, *row]))
 
 
 def _mean(rows: pd.DataFrame) -> dict:
@@ -235,6 +238,6 @@ def by_model(records: Sequence[Record], printed: bool = True) -> dict[str, list[
     """The records that learned, by network: under its name in print, or as parameters name it."""
     groups: dict[str, list[Record]] = {}
     for record in records:
-        if record.metrics["learned"]:
+        if record.learned:
             groups.setdefault(name(record.run.model) if printed else record.run.model, []).append(record)
     return groups

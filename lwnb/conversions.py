@@ -16,7 +16,7 @@ LOSS = 0.01
 def table(records: Sequence[Record]) -> pd.DataFrame:
     """A row a converted network: its top-1, and the paired difference to PyTorch in fp32 on the same test images.
 
-    `agree` is the share of images for which it says what PyTorch says, `error` the largest difference of a logit over the
+    Macro F1 is the file's, what a guess has that of the run. `agree` is the share of images for which it says what PyTorch says, `error` the largest difference of a logit over the
     largest logit; p is McNemar's exact test, corrected by Holm; `marked` where more than `LOSS` is lost.
     """
     rows = []
@@ -30,6 +30,8 @@ def table(records: Sequence[Record]) -> pd.DataFrame:
                 {"key": record.run.key, "model": record.run.model, "image_size": record.run.image_size}
                 | {name: one[name] for name in ("runtime", "precision", "size_bytes", "top1", "agree", "error")}
                 | {"difference": change, "difference_interval": span(ends), "n_test": len(labels)}
+                | {"macro_f1": stats.macro_f1(labels, one["predictions"]), "guess_top1": record.guess_top1}
+                | {"num_classes": record.metrics["num_classes"]}
                 | {"p": stats.p_mcnemar(right, own), "marked": "loses more than a point" if change < -LOSS else ""}
             )
     if not rows:

@@ -36,6 +36,16 @@ TERMS = {
 }
 """The terms of the images that a network was trained on: see the book's page on data sets."""
 
+SIDES = {"digits": 8, "cifar10": 32, "cifar100": 32, "tiny-imagenet": 64}
+"""Pixels a side of the images of a data set that has a size of its own; those of a folder are read at a run's `image_size`."""
+
+INPUT = (
+    "images, N x 3 x image_size x image_size, float32, RGB. From an image file, as in training: turned as its EXIF data say; "
+    "16-bit grey divided by 257; laid on white where it is transparent; for each of sizes in turn resized by its shorter side "
+    "(bilinear, antialiased) and cropped about the centre; then (pixel / 255 - mean) / std"
+)
+"""What a file wants as input, in words: what `lwnb.images.decode`, `augment.resize` and `augment.normalise` make of a file."""
+
 
 def export(
     net: nn.Module,
@@ -385,13 +395,22 @@ def finetuned(net: nn.Module, run: Run, task: data.Task) -> nn.Module:
     return convert_pt2e(move_exported_model_to_eval(graph))
 
 
+def sizes(run: Run) -> list[int]:
+    """The sides in pixels that an image is brought to one after the other: that of its data set, then `image_size`.
+
+    A photograph is first made as small as the images that the network has learned from, and then enlarged as they were.
+    """
+    return list(dict.fromkeys([SIDES.get(run.dataset, run.image_size), run.image_size]))
+
+
 def about(record: Record) -> dict[str, str]:
     """What a deployed file tells of itself: classes, preprocessing, terms of the data, the run that it comes from."""
     run = record.run
     return {
         "classes": json.dumps(record.metrics["classes"]),
         "image_size": str(run.image_size),
-        "input": "RGB, resized to image_size x image_size (bilinear, antialiased), (pixel / 255 - mean) / std, float32, N x 3 x H x W",
+        "sizes": json.dumps(sizes(run)),
+        "input": INPUT,
         "mean": json.dumps(augment.MEAN),
         "std": json.dumps(augment.STD),
         "output": "logits, N x classes",

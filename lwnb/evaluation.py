@@ -62,6 +62,11 @@ def predictions(logits: Tensor, labels: Tensor) -> dict[str, np.ndarray]:
     }
 
 
+def guess_top1(train: Tensor, test: Tensor) -> float:
+    """The top-1, 0..1, that always guessing the largest class of the labels `train` (N,) has on the labels `test` (M,)."""
+    return (test == train.bincount().argmax()).double().mean().item()
+
+
 def constant_loss(labels: Tensor) -> float:
     """The cross-entropy of the best guess that ignores the image: the entropy of the labels, in nats."""
     share = labels.bincount().double() / len(labels)

@@ -72,7 +72,7 @@ def _unconverted(runs: Iterable[Run], wanted: list[str]) -> list[Callable[[], No
     for record in records:
         known = {row["runtime"] for row in record.conversions}
         todo = [runtime for runtime in wanted if runtime not in known]
-        if todo and record.weights and record.metrics["learned"]:
+        if todo and record.weights and record.learned:
             found.append(partial(_convert, record.run, todo))
     return found
 

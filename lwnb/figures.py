@@ -13,7 +13,7 @@ from IPython.display import HTML, display
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from lwnb import stats, trace
-from lwnb.columns import COLUMNS, NETWORKS, Column, incomparable, label, name, number
+from lwnb.columns import COLUMNS, NETWORKS, Column, beside, incomparable, label, name, number
 from lwnb.results import Record
 
 sns.set_theme(style="whitegrid", context="notebook", font_scale=0.85, rc={"figure.dpi": 96, "svg.hashsalt": "lwnb"})
@@ -35,9 +35,9 @@ def colour(model: str):
 def table(frame: pd.DataFrame, columns: list[str] | None = None):
     """A table with labels, units and formats from `COLUMNS`; the best value of a column that has a better direction is bold.
 
-    Below it stand the runs that it was made from, if a column `key` names them (shown or not), and its data as CSV.
+    Where classes are unequal, what always guessing the largest has and macro F1 stand beside top-1. Below it stand the runs that it was made from, if a column `key` names them (shown or not), and its data as CSV.
     """
-    columns, apart = [c for c in columns or frame.columns if c in frame], incomparable(frame)
+    columns, apart = beside([c for c in columns or frame.columns if c in frame], frame), incomparable(frame)
     below = trace.line(frame[columns + ["key"] * ("key" in frame and "key" not in columns)])
     frame = frame[columns].reset_index(drop=True)
     frame = frame.drop(columns=[c for c in USUAL if c in frame and (frame[c] == USUAL[c]).all()])

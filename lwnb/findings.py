@@ -4,11 +4,12 @@ import math
 from collections.abc import Sequence
 from statistics import fmean
 
+import numpy as np
 import pandas as pd
 from scipy.stats import kendalltau
 
 from lwnb import compare, stats
-from lwnb.columns import name
+from lwnb.columns import guessed, name, unequal
 from lwnb.compare import Difference, best, by_model, common_seeds, difference, flat
 from lwnb.params import FIVE, Params, Run
 from lwnb.results import Record, device, find
@@ -23,9 +24,13 @@ FITTED = 0.9
 
 
 def rate(row) -> str:
-    """Test top-1 of a row of `compare.summary` in words, with its 95 % interval, seeds and number of images."""
+    """Test top-1 of a row of `compare.summary` in words, with its 95 % interval, seeds and number of images.
+
+    Where classes are unequal, with what always guessing the largest has and macro F1.
+    """
     seeds = f"mean of {int(row.seeds)} seeds, " if row.seeds > 1 else ""
-    return f"{row.top1:.3f} ({seeds}95 % interval {row.low:.3f} to {row.high:.3f}, n = {int(row.n_test):,})"
+    beside = guessed(row.guess_top1, row.macro_f1, row.num_classes)
+    return f"{row.top1:.3f} ({seeds}95 % interval {row.low:.3f} to {row.high:.3f}, n = {int(row.n_test):,}{beside})"
 
 
 def apart(found: Difference, p: float) -> str:
@@ -60,6 +65,7 @@ def limits(p: Params, frame: pd.DataFrame, records: Sequence[Record] = ()) -> li
         found.append("A subset of the data set, as the counts of images in the table say.")
     if rising := sorted({name(record.run.model) for record in records if not flat(record)}):
         found.append(f"The validation curve was still rising at the last epoch: {', '.join(rising)}.")
+    found += _classes(records)
     done = frame[frame["status"] == "done"]
     if len(weak := done[done["train_top1"] < FITTED]):
         found.append(
@@ -74,9 +80,19 @@ def limits(p: Params, frame: pd.DataFrame, records: Sequence[Record] = ()) -> li
             "settled, so that a network evaluates worse than it has learned."
         )
     for row in frame[frame["status"] != "done"].itertuples():
-        reason = row.reason if row.status == "failed" else "its loss stayed at that of a constant guess"
-        found.append(f"No result from {name(row.model)}, run `{row.key}`: {row.status} ({reason}).")
+        found.append(f"No result from {name(row.model)}, run `{row.key}`: {row.status} ({row.reason}).")
     return found
+
+
+def _classes(records: Sequence[Record]) -> list[str]:
+    """A sentence about unequal classes, by the test images of one of these runs; none where they are equal."""
+    for record in records:
+        if unequal(record.guess_top1, record.metrics["num_classes"]):
+            names, labels = record.metrics["classes"], record.predictions["labels"]
+            few, *_, many = sorted(zip(np.bincount(labels, minlength=len(names)).tolist(), names, strict=True))
+            said = f"Classes are unequal, from {few[0]:,} ({few[1]}) to {many[0]:,} ({many[1]}) of {len(labels):,} test images"
+            return [f"{said}: top-1 is mostly about the large ones, macro F1 about all alike."]
+    return []
 
 
 def architectures(p: Params, frame: pd.DataFrame, records: Sequence[Record]) -> str:
@@ -166,9 +182,7 @@ def _rivals(done: pd.DataFrame, groups: dict[str, list[Record]], top) -> list[st
 
 def _gap(one, other, records: Sequence[Record]) -> str:
     """The paired difference of two rows of `compare.summary`, in words."""
-    first, second = (
-        [r for r in records if r.run.key in row.key.split() and r.metrics["learned"]] for row in (one, other)
-    )
+    first, second = ([r for r in records if r.run.key in row.key.split() and r.learned] for row in (one, other))
     if not common_seeds(first, second):
         return "they have no seed in common, and are not compared."
     gap = difference(first, second)
@@ -178,6 +192,7 @@ def _gap(one, other, records: Sequence[Record]) -> str:
 def transfer(p: Params, frame: pd.DataFrame, records: Sequence[Record], source: str) -> str:
     """What starting from a source brings, at the most and at the fewest training images."""
     chosen, found = best(frame, ["arm", "n_train"]), [f"Source of the weights: {source}."]
+    found += ["No arm has a result."] * chosen.empty
     for size in sorted(chosen["n_train"].unique(), reverse=True):
         rows = {r.arm: r for r in chosen[chosen["n_train"] == size].itertuples()}
         found.append(f"{int(size):,} training images: " + "; ".join(f"{a} {rate(r)}" for a, r in rows.items()) + ".")

@@ -3,13 +3,14 @@
 import errno
 import io
 import json
+import math
 import os
 import platform
 import shutil
 import subprocess
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -35,8 +36,8 @@ ACCURACIES = (
 )  # fmt: skip
 """The metrics that a run which did not learn has no use for; its costs stand all the same."""
 
-COUNTS = ("n_train", "n_val", "n_test", "num_classes", "epochs_run", "parameters", "macs", "size_bytes")
-"""The counts and costs of a run: together with the accuracies, the columns that a table of runs always has."""
+COUNTS = ("n_train", "n_val", "n_test", "num_classes", "guess_top1", "epochs_run", "parameters", "macs", "size_bytes")
+"""The counts and costs of a run, and what a guess has: with the accuracies, the columns that a table of runs always has."""
 
 MEASURED = ("train_seconds", "epoch_seconds", "images_per_second", "wall_seconds", "started", "other_load")
 """The fields of a run's environment that stand in the table of runs."""
@@ -75,6 +76,38 @@ class Record:
             return dict(file)
 
     @cached_property
+    def guess_top1(self) -> float:
+        """The test top-1, 0..1, of always guessing the largest class of the training images.
+
+        Records from before it was stored have the share of the largest class of the test images, which is never lower.
+        """
+        if "guess_top1" in self.metrics:
+            return self.metrics["guess_top1"]
+        import numpy as np
+
+        labels = self.predictions["labels"]
+        return float(np.unique(labels, return_counts=True)[1].max() / len(labels))
+
+    @cached_property
+    def shortfall(self) -> str:
+        """Why the network did not learn, in words; empty where it did.
+
+        It learned if its training loss fell below a constant guess's and its test top-1 is better than always guessing the
+        largest class, see `better`. The test split may judge here, for this is a statement about the number that is shown,
+        and chooses nothing: learning rates are tuned without it. Validation would flatter, since it has chosen the epoch,
+        and it often has few images.
+        """
+        top1, n = self.metrics["top1"], self.metrics["n_test"]
+        if not self.metrics["learned"]:
+            return "its loss stayed at that of a constant guess"
+        return "" if better(top1, n, self.guess_top1) else no_better(top1, n, self.guess_top1)
+
+    @property
+    def learned(self) -> bool:
+        """Whether the network learned anything that shows on the test images: see `shortfall`."""
+        return not self.shortfall
+
+    @cached_property
     def conversions(self) -> list[dict]:
         """What its exported and INT8 networks do on the same test images, see `lwnb.deploy.convert`; often nothing."""
         file = self.folder / CONVERSIONS
@@ -90,6 +123,19 @@ class Record:
         """The weights, where this machine has them; of published records only those of a pretrained source carry some."""
         file = self.folder / WEIGHTS
         return file if file.exists() else None
+
+
+def better(top1: float, n: int, guess: float) -> bool:
+    """Whether top-1 on `n` test images is better than a guess's: Wilson's 95 % interval lies above the guess's rate.
+
+    That interval holds the rates which the score test does not refuse, so the test is what is computed (Wilson 1927).
+    """
+    return n * (top1 - guess) > 1.959964 * math.sqrt(n * guess * (1 - guess))
+
+
+def no_better(top1: float, n: int, guess: float) -> str:
+    """What is said where `better` is false."""
+    return f"top-1 {top1:.3f} on {n:,} test images is no better than always guessing the largest class, {guess:.3f}"
 
 
 def _json(file: Path) -> dict:
@@ -132,6 +178,11 @@ def find(run: Run) -> Record | None:
 def find_key(key: str) -> Record | None:
     """The record with this key, whatever its data set and network."""
     return next((record for record in every() if record.run.key == key), None)
+
+
+def learned(runs: Iterable[Run]) -> list[Record]:
+    """The records of these runs that are there and learned, in the order of the runs."""
+    return [record for record in map(find, runs) if record and record.learned]
 
 
 def every() -> list[Record]:
@@ -255,13 +306,13 @@ def failures() -> list[dict]:
 
 
 def status(run: Run) -> str:
-    """'done', 'did not learn' (finished, but no better than a constant guess), 'failed', 'interrupted' or 'missing'."""
+    """'done', 'did not learn' (finished, but no better than a guess: see `Record.shortfall`), 'failed', 'interrupted' or 'missing'."""
     return _status(run, find(run))
 
 
 def _status(run: Run, record: Record | None) -> str:
     if record:
-        return "done" if record.metrics["learned"] else "did not learn"
+        return "done" if record.learned else "did not learn"
     return "failed" if failure(run) else "interrupted" if part(run).exists() else "missing"
 
 
@@ -279,6 +330,7 @@ def table(runs: list[Run]):
         if record:
             hidden = () if row["status"] == "done" else ACCURACIES
             row |= {k: v for k, v in record.metrics.items() if not isinstance(v, list | dict) and k not in hidden}
+            row |= {"learned": record.learned, "guess_top1": record.guess_top1, "reason": record.shortfall or None}
             row |= {name: record.environment[name] for name in MEASURED}
             row["commit"] = _short(record.environment["commit"])
             row["trained_on"] = device(record.environment["machine"])

@@ -132,10 +132,17 @@ def f1_difference(labels, first, second, level: float = LEVEL, resamples: int = 
     return float(estimate[0]), *map(float, np.quantile(means, [(1 - level) / 2, (1 + level) / 2]))
 
 
+def macro_f1(labels, guesses) -> float:
+    """Macro F1, 0..1, of guesses (N,) against labels (N,), both integers; classes that never occur are left out."""
+    labels, guesses = np.asarray(labels, int), np.asarray(guesses, int)
+    return float(_macro_f1(np.ones((1, len(labels))), labels, guesses)[0])
+
+
 def _macro_f1(weights: np.ndarray, labels: np.ndarray, guesses: np.ndarray) -> np.ndarray:
     """Macro F1 of each row of `weights` (B, G) over groups of equal label and guess; classes that never occur left out."""
     row, one = np.arange(len(labels)), np.ones(len(labels))
-    own, guessed = (sparse.csr_array((one, (row, of)), shape=(len(row), labels.max() + 1)) for of in (labels, guesses))
+    shape = len(row), max(labels.max(), guesses.max()) + 1
+    own, guessed = (sparse.csr_array((one, (row, of)), shape=shape) for of in (labels, guesses))
     hits, both = weights @ (own * guessed), weights @ (own + guessed)
     return np.nanmean(np.divide(2 * hits, both, out=np.full_like(hits, np.nan), where=both > 0), axis=1)
 

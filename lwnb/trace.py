@@ -85,7 +85,7 @@ def _outcome(record: Record) -> list[str]:
     """What `OUTCOME` says, but for the status."""
     about, known = record.environment, record.metrics
     where = device(about["machine"]) + f"; {about['device']}, threads {about['threads']}"
-    top1 = f"{known['top1']:.3f}" if known["learned"] else "–"
+    top1 = f"{known['top1']:.3f}" if record.learned else "–"
     shown = [top1, str(known["epochs_run"]), curve(record.history["val_top1"].tolist()), f"{about['wall_seconds']:.0f}"]
     return [*shown, about["started"][:16], html.escape(where), about["commit"][:10] + about["commit"][40:]]
 

@@ -34,7 +34,7 @@ FITTED_ON = 1000
 """Training images on which the trained network's top-1 and loss are taken, or as many as there are for validation."""
 
 LEARNED = 0.98
-"""A run has learned when its last epoch's training loss is below this share of a constant guess's."""
+"""A run whose last epoch's training loss is not below this share of a constant guess's did not learn; see `Record.learned`."""
 
 
 def train(run: Run, parent: Run | None = None, on_epoch: Callable[[dict], None] = lambda row: None) -> Record:
@@ -277,6 +277,7 @@ def _measure(run: Run, net: nn.Module, task: data.Task, recipe: _Recipe) -> tupl
     best = recipe.best["epoch"] if run.select == "best" else len(history)
     metrics = {
         "learned": history[-1]["train_loss"] < LEARNED * evaluation.constant_loss(task.train.labels),
+        "guess_top1": evaluation.guess_top1(task.train.labels, task.test.labels),
         "epochs_run": len(history),
         "best_epoch": best,
         "classes": list(task.classes),

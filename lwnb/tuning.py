@@ -50,6 +50,7 @@ def choose(ladder: list[Run]) -> float | None:
     The rate; None, and nothing is written, where a run is still wanted or none of them learned
     """
     records = [record for record in map(results.find, ladder) if record]
+    # by the loss alone: the test split chooses nothing
     learned = [record.run for record in records if record.metrics["learned"]]
     if wanted(ladder) or not learned:
         return None

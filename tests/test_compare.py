@@ -94,6 +94,11 @@ def test_runs_that_did_not_learn_are_in_no_group(house):
     assert results.table([records[1].run])["top1"].isna().all()
 
 
+def test_a_page_without_a_result_has_the_columns_of_one_that_has(house):
+    empty = compare.best(frame([plant(metrics={"learned": False})]), ["arm", "n_train"])
+    assert empty.empty and {"n_train", "top1", "interval", "key", "seeds"} <= set(empty)
+
+
 def test_near_duplicates_of_the_source_are_counted_and_left_out(house):
     """Right about all 500 near-duplicates and half of the other 1,500."""
     hits = np.arange(2000) % 2 == 0

@@ -1,18 +1,37 @@
 """Exported and quantised networks, held against PyTorch, against arithmetic by hand, and against a fault that is planted."""
 
+import io
 import json
 import subprocess
 import sys
 import textwrap
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageDraw
+from planted import plant
 from test_train import tiny
 from torch import nn
+from trees import cifar10, cifar10_files, folder, tiny_imagenet
 
-from lwnb import conversions, costs, deploy, exports, grid, models, results, runtimes, train
-from lwnb.params import CHECKOUT
+from lwnb import (
+    augment,
+    conversions,
+    costs,
+    data,
+    deploy,
+    exports,
+    grid,
+    images,
+    models,
+    results,
+    runtimes,
+    studies,
+    train,
+)
+from lwnb.params import CHECKOUT, DATASETS, Source, check
 
 pytest.importorskip("onnx", reason="the extra edge is not installed")
 
@@ -127,31 +146,136 @@ def test_a_network_is_exported_as_its_run_ends_and_that_travels_with_its_record(
 
 
 def example() -> str:
-    """The lines of the README, and a check of what they have loaded."""
+    """The lines of the README."""
     lines = (CHECKOUT / "README.md").read_text(encoding="utf-8").splitlines()
     first = lines.index("    import json, sys")
     last = next(n for n in range(first, len(lines)) if not lines[n].startswith("    "))
-    assert last - first == 10
-    return textwrap.dedent("\n".join(lines[first:last])) + '\nassert not {"torch", "lwnb"} & set(sys.modules)'
+    assert last - first == 12
+    return textwrap.dedent("\n".join(lines[first:last]))
+
+
+def guesses(file, pictures) -> list[str]:
+    """What the README's lines print for these image files, in a process that has loaded neither torch nor this package."""
+    loop = f"import sys\nfor sys.argv[2] in sys.argv[2:]: exec({example()!r})"
+    command = [sys.executable, "-I", "-c", loop + '\nassert not {"torch", "lwnb"} & set(sys.modules)', file, *pictures]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def written(image, kind="PNG", turned=None, **options) -> bytes:
+    """An image as the bytes of a file; `turned` by so many quarters, with the EXIF tag that turns it back."""
+    if turned:
+        image = image.rotate(-90 * turned, expand=True)
+        options["exif"] = Image.Exif()
+        options["exif"][0x0112] = {1: 8, 2: 3, 3: 6}[turned]
+    image.save(stream := io.BytesIO(), kind, **options)
+    return stream.getvalue()
+
+
+def formats(image) -> dict[str, bytes]:
+    """An RGB image of dark ink on white as files that are read in different ways: turned, see-through, 16 bits deep, ..."""
+    grey = image.convert("L")
+    clear = image.convert("RGBA")
+    clear.putalpha(grey.point(lambda value: 255 * (value < 200)))
+    clear.paste((0, 0, 0, 0), mask=grey.point(lambda value: 255 * (value >= 200)))
+    deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
+    return {
+        "a.png": written(image), "b.jpg": written(image, "JPEG", quality=95), "c.png": written(clear),
+        "d.webp": written(clear, "WEBP", lossless=True), "e.png": written(deep), "f.png": written(clear.convert("LA")),
+        "g.jpg": written(image.convert("CMYK"), "JPEG", quality=95), "h.gif": written(image, "GIF"),
+        "i.tif": written(deep, "TIFF"), "j.png": written(image, transparency=(255, 255, 255)), "k.png": written(grey),
+        "l.bmp": written(image.convert("1"), "BMP"), "m.gif": written(clear, "GIF"),
+    } | {f"turned-{n}.jpg": written(image, "JPEG", n, quality=95) for n in (1, 2, 3)}  # fmt: skip
+
+
+def drawn(kind: str, draw: np.random.Generator):
+    """A dark circle or an upright ellipse on white, in the middle of 120 x 40 pixels: squeezed to a square, a circle is upright."""
+    image, ink = Image.new("RGB", (120, 40), "white"), tuple(map(int, draw.integers(0, 120, 3)))
+    x, y, height = 60 + draw.integers(-4, 5), 20 + draw.integers(-2, 3), int(draw.integers(12, 17))
+    width = height if kind == "circle" else height // 3
+    ImageDraw.Draw(image).ellipse([x - width, y - height, x + width, y + height], fill=ink)
+    return image
+
+
+@pytest.mark.parametrize(
+    ("dataset", "image_size", "sides"),
+    [("folder", 24, [24]), ("digits", 32, [8, 32]), ("cifar10", 32, [32]), ("tiny-imagenet", 32, [64, 32])],
+)
+def test_the_readme_s_lines_make_of_an_image_file_what_training_makes(house, monkeypatch, dataset, image_size, sides):
+    """Pixel by pixel but for a rounding of the last resizing, for every format, with a network that only looks."""
+    record, seen = plant(dataset=dataset, image_size=image_size), []
+    about = deploy.about(record)
+    assert json.loads(about["sizes"]) == sides
+    known = {"get_modelmeta": lambda: SimpleNamespace(custom_metadata_map=about)}
+    known["run"] = lambda _, inputs: seen.append(inputs["images"]) or (np.eye(10)[:1],)
+    options = SimpleNamespace(add_session_config_entry=lambda *_: None)
+    fake = SimpleNamespace(SessionOptions=lambda: options, InferenceSession=lambda *_: SimpleNamespace(**known))
+    monkeypatch.setitem(sys.modules, "onnxruntime", fake)
+    for name, content in formats(drawn("ellipse", np.random.default_rng(3))).items():
+        (house / name).write_bytes(content)
+        monkeypatch.setattr(sys, "argv", ["example", "net.onnx", str(house / name)])
+        exec(example(), {})  # noqa: S102 - lines of this repository
+        pixels = torch.tensor(images.decode(content, sides[0]))[None]
+        wanted = augment.normalise(augment.resize(pixels, image_size)).numpy()
+        assert seen[-1].shape == wanted.shape and np.abs(seen[-1] - wanted).max() < 1.01 / 255 / min(augment.STD), name
+
+
+def test_the_sides_of_data_sets_are_those_of_their_images(house):
+    assert data.load(Source(dataset="digits")).train.images.shape[-1] == deploy.SIDES["digits"]
+    tree = folder(house / "tiny", tiny_imagenet())
+    assert (
+        data.load(Source(dataset="tiny-imagenet", data_root=str(tree))).test.images.shape[-1]
+        == deploy.SIDES["tiny-imagenet"]
+    )
+    tree = folder(house / "cifar10", cifar10_files(cifar10(train=2, test=1)))
+    assert data.load(Source(dataset="cifar10", data_root=str(tree))).test.images.shape[-1] == deploy.SIDES["cifar10"]
+    assert set(deploy.SIDES) == set(DATASETS) - {"folder"}
+
+
+@pytest.mark.slow
+def test_a_file_trained_on_wide_turned_and_transparent_pictures_guesses_as_its_training_did(house):
+    draw, tree, truth = np.random.default_rng(0), {}, {}
+    for kind in ("circle", "ellipse"):
+        for number in range(50):
+            tree[f"train/{kind}/{number}.png"] = written(drawn(kind, draw))
+        tree |= {f"test/{kind}/{name}": content for name, content in formats(drawn(kind, draw)).items()}
+    place = folder(house / "shapes", tree)
+    p = grid.pin(
+        check({"dataset": "folder", "data_root": str(place), "digest": "", "pool_train": 0, "pool_test": 0} | SHAPES)
+    )
+    record = train.train(studies.architectures(p)[0])
+    assert record.learned and record.metrics["top1"] == 1
+    truth = {str(file): file.parent.name for file in sorted(place.glob("test/*/*"))}
+    for int8 in (False, True):
+        deploy.ship(record, "onnx", int8, file := house / "net.onnx")
+        assert guesses(file, truth) == list(truth.values())
+
+
+SHAPES = {
+    "models": ["squeezenet1_1"], "image_size": 32, "train_size": 0, "epochs": 8, "batch_size": 16, "augment": "none",
+}  # fmt: skip
+
+
+@pytest.mark.slow
+def test_an_executorch_file_tells_the_same(record, tmp_path):
+    pytest.importorskip("executorch", reason="executorch is not installed")
+    from executorch.runtime import Runtime
+
+    deploy.ship(record, "executorch", False, file := tmp_path / "net.pte")
+    (said,) = Runtime.get().load_program(str(file)).load_method("metadata").execute([])
+    assert json.loads(said) == deploy.about(record) and json.loads(json.loads(said)["sizes"]) == [8, 32]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("int8", [False, True])
 def test_a_shipped_file_is_used_without_torch_and_without_this_package(record, tmp_path, int8):
-    from PIL import Image
-
-    from lwnb import data
-
     deploy.ship(record, "onnx", int8, file := tmp_path / "net.onnx")
     sure = int(record.predictions["confidence"].argmax())
     Image.fromarray(data.task(record.run).test.images[sure].permute(1, 2, 0).numpy()).save(
         picture := tmp_path / "one.png"
     )
-    command = [sys.executable, "-I", "-c", example(), file, picture]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    guess = record.metrics["classes"][record.predictions["top5"][sure, 0]]
-    assert done.stdout.strip() == guess
+    assert guesses(file, [picture]) == [record.metrics["classes"][record.predictions["top5"][sure, 0]]]
     about = deploy.about(record)
     assert about["run"] == record.run.key and "CC BY 4.0" in about["data_terms"] and json.loads(about["classes"])
 

@@ -7,6 +7,7 @@ import socket
 import numpy as np
 import pandas as pd
 import pytest
+from planted import plant
 from test_params import RUN
 from test_results import save
 from typer.testing import CliRunner
@@ -202,6 +203,37 @@ def test_recommend_answers_on_the_command_line(two):
     assert "--max-size-mb" in str(
         CliRunner().invoke(cli.app, ["recommend", "--dataset", two, "--max-size-mb", "-1"]).exception
     )
+
+
+def test_what_is_no_better_than_a_guess_fits_nowhere(house):
+    """Two of three classes of 0.33 each taken for each other; and of a network that learned, an INT8 file that guesses."""
+    labels = np.arange(300) % 3
+    plant(0.36, n=300, labels=labels, model="squeezenet1_1")
+    fine = plant(0.9, n=300, labels=labels)
+    row = {"runtime": "onnxruntime", "precision": "int8", "size_bytes": 1, "top1": 1 / 3, "agree": 0.3, "error": 1.0}
+    rows = [row | {"predictions": [0] * 300}]
+    rows += [row | {"precision": "fp32", "top1": 0.9, "predictions": fine.predictions["top5"][:, 0].tolist()}]
+    results.save_conversions(fine, rows)
+    found = {(row["model"], row["precision"]): row for row in chosen("cifar10", "phone")}
+    assert {name: row["verdict"] for name, row in found.items()} == {
+        ("resnet18", "fp32"): "fits",
+        ("resnet18", "int8"): "does not fit",
+        ("squeezenet1_1", "fp32"): "does not fit",
+    }
+    assert "0.360" in found["squeezenet1_1", "fp32"]["why"] and "0.333" in found["resnet18", "int8"]["why"]
+    timings = devices.table()
+    assert set(choice.for_budgets([results.find(fine.run)], "phone", timings)["choice"].str[:13]) <= {
+        "ResNet18 fp32",
+        "none of 1; th",
+    }
+    assert choice.for_budgets([], "phone", timings)["top1"].isna().all()
+
+
+def test_unequal_classes_are_told_beside_top1_on_the_command_line(house):
+    labels = np.maximum(0, np.arange(2000) // 50 - 30)  # 1,550 of 2,000 are of class 0
+    plant(0.9, labels=labels)
+    done = CliRunner().invoke(cli.app, ["recommend", "--dataset", "cifar10"])
+    assert done.exit_code == 0 and "0.775" in done.output and "macro F1" in done.output
 
 
 def test_the_budgets_of_the_book_have_sources_and_answers(two):

@@ -30,6 +30,17 @@ def test_status_is_left_out_only_where_every_run_is_done():
     assert "failed" in figures.table(pd.DataFrame({"key": ["x", "y"], "status": ["done", "failed"]})).to_html()
 
 
+def test_where_classes_are_unequal_the_guess_and_macro_f1_stand_beside_top1():
+    frame = pd.DataFrame(
+        {"model": ["a", "b"], "top1": [0.8, 0.9], "interval": "", "guess_top1": 0.71, "macro_f1": 0.52}
+    )
+    shown = figures.table(frame.assign(num_classes=2), ["model", "top1", "interval"]).data
+    assert [shown.iloc[0, n] for n in (1, 3, 4)] == ["0.800", "0.710", "0.520"]
+    equal = figures.table(frame.assign(num_classes=2, guess_top1=0.52), ["model", "top1", "interval"]).data
+    assert len(equal.columns) == 3
+    assert len(figures.table(frame.assign(num_classes=2), ["model", "macro_f1", "top1"]).data.columns) == 4
+
+
 def test_text_from_a_user_s_data_cannot_become_markup():
     assert "<script>" not in figures.table(pd.DataFrame({"reason": ["<script>x</script>"]})).to_html()
 

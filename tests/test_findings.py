@@ -1,5 +1,6 @@
 import re
 
+import numpy as np
 import pandas as pd
 import pytest
 from planted import FLAT, RISING, frame, plant
@@ -75,6 +76,17 @@ def test_limits_name_one_seed_weak_networks_and_runs_without_a_result(house):
     assert "still rising at the last epoch: ResNet18" in text
     assert "`a1`: failed (nan)" in text and "did not learn" in text
     assert "One seed" not in "\n".join(findings.limits(P.model_copy(update={"seeds": 3}), rows))
+
+
+def test_where_classes_are_unequal_the_guess_macro_f1_and_the_classes_images_are_told(house):
+    """Class 0 has 1,550 of 2,000 images, the others 50."""
+    labels = np.maximum(0, np.arange(2000) // 50 - 30)
+    text = told([plant(0.9, labels=labels, metrics={"macro_f1": 0.432})])
+    assert "0.775" in text and "0.432" in text and "1,550 (0)" in text and "50 (1)" in text
+    even = told([plant(0.9, metrics={"macro_f1": 0.432}, lr=0.2)])
+    assert "0.432" not in even and "unequal" not in even
+    lazy = told([plant(labels == 0, labels=labels, lr=0.3)])
+    assert "No network has a result" in lazy and "0.775" in lazy
 
 
 def test_few_optimiser_steps_are_told(house):

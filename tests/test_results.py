@@ -5,7 +5,7 @@ import pytest
 import safetensors.numpy
 from test_params import RUN
 
-from lwnb import costs, devices, results
+from lwnb import costs, devices, results, stats
 from lwnb.params import ParamsError, Run
 
 ENVIRONMENT = {
@@ -13,7 +13,9 @@ ENVIRONMENT = {
     "wall_seconds": 3.0, "started": "2026-01-01T00:00:00+00:00", "other_load": 0.0, "commit": "c" * 40,
     "versions": {"lwnb": "0"}, "machine": results.machine(), "device": "cpu", "threads": 2,
 }  # fmt: skip
-METRICS = {"learned": True, "top1": 0.5, "n_train": 100, "n_test": 4, "num_classes": 2, "classes": ["a", "b"]}
+METRICS = {
+    "learned": True, "top1": 0.5, "guess_top1": 0.1, "n_train": 100, "n_test": 4, "num_classes": 2, "classes": ["a", "b"],
+}  # fmt: skip
 ARRAYS = {"labels": np.array([0, 1]), "top5": np.array([[0, 1], [1, 0]]), "confidence": np.array([0.9, 0.8])}
 HISTORY = [{"epoch": 1, "val_top1": 0.4}, {"epoch": 2, "val_top1": 0.5}]
 
@@ -92,6 +94,32 @@ def test_a_run_that_did_not_learn_shows_no_accuracy(house):
     save(run, learned=False)
     row = results.table([run]).iloc[0]
     assert row.status == "did not learn" and row.top1 != row.top1 and row.n_train == 100
+
+
+@pytest.mark.parametrize("guess", [0.005, 0.1, 1 / 3, 0.9])
+def test_better_than_a_guess_is_what_wilson_s_interval_says(guess):
+    for n in (7, 40, 2000):
+        for right in range(n + 1):
+            low, _ = stats.wilson(right / n, n)
+            assert results.better(right / n, n, guess) == (low > guess), (right, n)
+
+
+def test_a_network_that_is_no_better_than_the_largest_class_did_not_learn_whatever_its_loss(house):
+    runs = [Run(**RUN | {"seed": seed}) for seed in range(2)]
+    for run, top1 in zip(runs, (0.40, 0.44), strict=True):  # of 100: Wilson from 0.309 and from 0.347
+        save(run, top1=top1, guess_top1=1 / 3, n_test=100)
+    assert [record.run for record in results.learned([*runs, Run(**RUN | {"seed": 9})])] == runs[1:]
+    bad, good = results.table(runs).to_dict("records")
+    assert (bad["status"], good["status"]) == ("did not learn", "done")
+    assert bad["top1"] != bad["top1"] and "0.400" in bad["reason"] and "0.333" in bad["reason"] and not bad["learned"]
+    assert good["top1"] == 0.44 and good["reason"] != good["reason"] and good["guess_top1"] == 1 / 3
+
+
+def test_what_a_guess_has_is_counted_where_a_record_does_not_say_it(house):
+    arrays = {"labels": np.array([2, 0, 2, 2]), "top5": np.array([[2]] * 4)}
+    known = {name: value for name, value in METRICS.items() if name != "guess_top1"} | {"top1": 0.75}
+    record = results.save(Run(**RUN), known, HISTORY, arrays, ENVIRONMENT, b"")
+    assert record.guess_top1 == 0.75 and not record.learned
 
 
 def test_publish_copies_records_without_weights_and_they_are_found_without_the_original(house):

@@ -62,6 +62,8 @@ def test_a_record_holds_what_a_reader_needs(done):
     f1 = 2 * confusion.diagonal() / (confusion.sum(0) + confusion.sum(1))
     assert metrics["macro_f1"] == pytest.approx(np.nan_to_num(f1).mean(), abs=1e-5)
     assert confusion.trace() / 100 == pytest.approx(metrics["top1"], abs=1e-6)
+    most = np.bincount(data.task(done.run).train.labels).argmax()
+    assert metrics["guess_top1"] == (labels == most).mean()
     assert metrics["per_class_top1"] == pytest.approx((confusion.diagonal() / confusion.sum(1)).tolist(), abs=1e-5)
     history = done.history
     assert len(history) == 3 and metrics["best_epoch"] == history["val_top1"].idxmax() + 1
@@ -82,6 +84,10 @@ def test_calibration_error_worked_by_hand():
     truth = torch.tensor([0, 1, 0, 1])
     # bins of width 1/15: {0.9, 0.9} hits 1 of 2: 0.4 off; {0.6} hits: 0.4 off; {0.8} hits: 0.2 off
     assert evaluation.rates(scores.log(), truth)["ece"] == pytest.approx((2 * 0.4 + 0.4 + 0.2) / 4, abs=1e-6)
+
+
+def test_a_guess_is_the_largest_class_of_the_training_images_counted_among_the_test_images():
+    assert evaluation.guess_top1(torch.tensor([0, 1, 1, 2]), torch.tensor([0, 0, 0, 1])) == 0.25
 
 
 def test_a_short_run_evaluates_as_it_trained(house):
