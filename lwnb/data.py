@@ -19,7 +19,7 @@ from lwnb.params import Run, Source, home
 
 __all__ = ["DataError", "Dataset", "Split", "Task", "load", "near", "overlap", "task"]
 
-VERSION = 1
+VERSION = 2
 """Of the readers and the cache's layout. Raise it when the same files would give other tensors."""
 
 PARTS = ("images", "labels", "ids", "contents")
@@ -92,7 +92,7 @@ def load(source: Source, image_size: int | None = None) -> Dataset:
 def task(run: Run) -> Task:
     """What a run sees: its classes, its subset, and the validation split taken out of that.
 
-    `train_size` counts the images of training and validation together.
+    `train_size` counts the images of training and validation together; of a `folder`, copies stay on one side.
 
     Raises
     ------
@@ -104,7 +104,8 @@ def task(run: Run) -> Task:
     first, end = _range(run, len(whole.classes))
     pool, test = (_between(split, first, end) for split in (whole.train, whole.test))
     pool = _subset(pool, run.train_size, run.subset_seed)
-    mask = splits.hold_out(pool.labels.numpy(), pool.ids.numpy(), run.val_share, f"val:{run.split_seed}:")
+    copies = splits.alike(pool.images.numpy()) if run.dataset == "folder" else None  # published splits stay as they are
+    mask = splits.hold_out(pool.labels.numpy(), pool.ids.numpy(), run.val_share, f"val:{run.split_seed}:", copies)
     train, val = pool.take(~mask), pool.take(mask)
     classes = whole.classes[first:end]
     _all_classes(run, train, val, classes)

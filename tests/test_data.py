@@ -1,6 +1,7 @@
 """Data sets: identity whatever the copy, the cache, pools."""
 
 import hashlib
+import io
 import os
 import random
 import stat
@@ -9,7 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from trees import by_class, cifar10, cifar10_files, folder, picture, tar, zipped
+from PIL import Image
+from trees import by_class, cifar10, cifar10_files, encoded, folder, picture, tar, zipped
 
 from lwnb import data, params, readers
 from lwnb.data import DataError
@@ -122,6 +124,71 @@ def test_a_pool_as_large_as_the_set_is_the_set():
     smaller = data.load(Source(dataset="digits", pool_train=1437, pool_test=359))
     assert whole.digest == again.digest != smaller.digest
     assert len(smaller.train.labels) == 1437
+
+
+# --- Copies, where a folder is split here ---
+
+COPIES = ("{} (1)", "{}(2)", "{} copy", "{} copy 3", "{} - Copy", "{} - Copy (2)", "{}_copy2", "Copy of {}")
+
+
+def jpeg(content: bytes) -> bytes:
+    """The same picture, compressed again: other bytes, other pixels, nearly the same to look at."""
+    with Image.open(io.BytesIO(content)) as image:
+        return encoded(image.convert("RGB"), "JPEG", quality=95, subsampling=0)
+
+
+def parted(found: data.Dataset, one: str, other: str) -> bool:
+    """Whether one of two files stands in training, the other in the test split."""
+    sides = [np.frombuffer(hashlib.sha256(path.encode()).digest(), np.uint8) for path in (one, other)]
+    inside = [bool((found.test.ids.numpy() == identity).all(1).any()) for identity in sides]
+    return inside[0] != inside[1]
+
+
+def test_identical_pixels_stay_on_one_side_whatever_their_names(house):
+    tree = by_class("", each=30)
+    twins = {path: path.replace("/", "/z") for path in tree if path.startswith("cat")}
+    found = data.load(source(folder(house / "pictures", tree | {twins[path]: tree[path] for path in twins})), 8)
+    assert data.overlap(found.test, found.train) == 0
+    assert not any(parted(found, one, other) for one, other in twins.items())
+    assert torch.bincount(found.test.labels).tolist() == [12, 6], "a fifth of each class, as without copies"
+
+
+@pytest.mark.parametrize("form", COPIES)
+def test_a_file_that_is_named_and_looks_like_a_copy_stays_with_its_original(house, form):
+    tree = {f"{name}/p.{n}.png": picture(n + 50 * (name == "dog")) for name in ("cat", "dog") for n in range(25)}
+    twins = {path: "{}/{}.jpg".format(path[:3], form.format(path[4:-4])) for path in tree}
+    found = data.load(source(folder(house / "pictures", tree | {twins[p]: jpeg(tree[p]) for p in tree})), 8)
+    assert data.overlap(found.test, found.train) == 0
+    assert len(found.test.labels) == 20
+    assert not any(parted(found, one, other) for one, other in twins.items())
+
+
+def test_other_pictures_under_the_names_of_copies_are_no_copies(house):
+    """As a browser names what it downloads: every picture of a class may be called so."""
+    tree = {
+        f"{name}/images{f' ({n})' * bool(n)}.png": picture(n + 50 * (name == "dog"))
+        for name in ("cat", "dog")
+        for n in range(25)
+    }
+    assert len(data.load(source(folder(house / "pictures", tree)), 8).test.labels) == 10
+
+
+def test_a_class_of_one_picture_many_times_is_refused_by_name(house):
+    tree = by_class("", each=9) | {f"owl/{n}.png": picture(99) for n in range(9)}
+    with pytest.raises(DataError, match=r"owl \(1\)"):
+        data.load(source(folder(house / "pictures", tree)), 8)
+
+
+def test_copies_stay_on_one_side_of_the_validation_split_too(house):
+    tree = by_class("train/", "test/", each=30)
+    tree |= {path.replace("/cat/", "/cat/z"): content for path, content in tree.items()}
+    where = source(folder(house / "pictures", tree))
+    found = data.load(where, 8)
+    fields = {"model": "resnet18", "optimizer": "sgd", "lr": 0.1, "weight_decay": 0.0, "schedule": "cosine"}
+    fields |= {"image_size": 8, "batch_size": 8, "epochs": 1, "val_share": 0.3}
+    task = data.task(params.Run(dataset="folder", digest=found.digest, source=where, **fields))
+    assert len(task.val.labels) == 27
+    assert data.overlap(task.val, task.train) == 0
 
 
 # --- Cache ---
