@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from filelock import FileLock
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
@@ -151,31 +151,52 @@ def _pixel_hashes(split: Split) -> list[bytes]:
 
 
 def _whole(source: Source, image_size: int | None) -> tuple[dict[str, Tensor], dict]:
-    """All tensors of a data set and what is known about them, from the cache; made if it is not there or damaged."""
+    """All tensors of a data set and what is known about them, from its cache; made anew unless that is sound."""
     cache = home() / "data" / "cache"
     cache.mkdir(parents=True, exist_ok=True)
     with FileLock(cache / f"{source.dataset}.lock"):  # one process downloads and decodes, the others wait
         path = archives.find(source)
-        file = cache / f"{source.dataset}-{_fingerprint(source, path, image_size)}.safetensors"
-        if not _is_whole(file):
+        file = cache / f"{source.dataset}-{_place(source, path, image_size)}.safetensors"
+        if not _sound(file, path):
             for torn in cache.glob(f"{source.dataset}-*.tmp*"):
                 torn.unlink()
+            before = _looks(path)
             _write(file, readers.read(source, path, image_size))
+            _seal(file, {"images": before, "cache": _looks(file)})
         return _read(file)
 
 
-def _fingerprint(source: Source, path: Path | None, image_size: int | None) -> str:
-    files = archives.fingerprint(path) if path else ""
+def _place(source: Source, path: Path | None, image_size: int | None) -> str:
     size = image_size if source.dataset == "folder" else None
-    return hashlib.sha256(json.dumps([VERSION, source.bad_images, size, files]).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([VERSION, source.bad_images, size, str(path)]).encode()).hexdigest()[:16]
 
 
-def _is_whole(file: Path) -> bool:
+def _looks(path: Path | None) -> dict[str, str]:
+    """What is kept of an archive, a folder or a file, to see later whether it is still the same."""
+    return {"fingerprint": archives.fingerprint(path), "checksum": archives.checksum(path)} if path else {}
+
+
+def _seal(file: Path, looks: dict[str, dict]) -> None:
+    disk.write(file.with_suffix(".json"), json.dumps(looks).encode())
+
+
+def _sound(file: Path, path: Path | None) -> bool:
+    """Whether a cache is as it was written, and the images are those that it was made from.
+
+    By what the system says of the files; by their content only where that has moved, as by `cp -p`, `mv` or `chmod`.
+    """
     try:
-        with safe_open(file, "pt"):
-            return True
-    except (FileNotFoundError, SafetensorError):  # the header does not fit the length of a truncated file
+        looks = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
+        before = {name: looks[name].get("fingerprint") for name in ("images", "cache")}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # none yet, or damaged
         return False
+    for name, place in (("cache", file), ("images", path)):
+        if place and before[name] != (now := archives.fingerprint(place)):
+            if looks[name].get("checksum") != archives.checksum(place):
+                return False
+            looks[name]["fingerprint"] = now
+            _seal(file, looks)
+    return True
 
 
 def _read(file: Path) -> tuple[dict[str, Tensor], dict]:
