@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from lwnb import archives, disk, readers, splits
+from lwnb import archives, census, disk, readers, splits
 from lwnb.archives import DataError
 from lwnb.params import Run, Source, home
 
@@ -43,7 +44,10 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set's pool: the images that count, their classes by label, the digest of it all, files left out."""
+    """A data set's pool: the images that count, their classes by label, the digest of it all, what was left out.
+
+    `skipped` are files that could not be read, `notes` sentences on what else was not taken; see `readers.Contents`.
+    """
 
     name: str
     classes: tuple[str, ...]
@@ -51,6 +55,7 @@ class Dataset:
     test: Split
     digest: str
     skipped: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,8 @@ class Task:
 
 def load(source: Source, image_size: int | None = None) -> Dataset:
     """The pool of a data set; decoded the first time, then read from `data/cache/` in the home.
+
+    What is known of its images is kept by `lwnb.census`.
 
     Parameters
     ----------
@@ -86,7 +93,11 @@ def load(source: Source, image_size: int | None = None) -> Dataset:
         found = _digest(about["names"], {name: _columns(tensors, name, index) for name, index in keep.items()})
     train, test = (_split(tensors, name).take(keep[name]) for name in ("train", "test"))
     _verify(source, found, len(train.labels), len(test.labels))
-    return Dataset(source.dataset, tuple(about["classes"]), train, test, found, tuple(about["skipped"]))
+    left = (tuple(about[name]) for name in ("skipped", "notes"))
+    whole = Dataset(source.dataset, tuple(about["classes"]), train, test, found, *left)
+    with _lock(source):
+        _count(whole)
+    return whole
 
 
 def task(run: Run) -> Task:
@@ -147,15 +158,32 @@ def _pixel_hashes(split: Split) -> list[bytes]:
     return [hashlib.sha256(image).digest() for image in split.images.numpy()]
 
 
+def _count(whole: Dataset) -> None:
+    """Save the record of a data set's images, unless there is one that says so already."""
+    sides = (whole.train, whole.test)
+    train, test = (torch.bincount(side.labels, minlength=len(whole.classes)).tolist() for side in sides)
+    known = {"dataset": whole.name, "image_size": whole.train.images.shape[-1], "classes": list(whole.classes)}
+    known |= {"train": train, "test": test, "skipped": len(whole.skipped), "notes": list(whole.notes)}
+    if known.items() <= (census.find(whole.digest) or {}).items():
+        return
+    train, test = map(_pixel_hashes, sides)
+    labelled = set(zip(train + test, torch.cat([side.labels for side in sides]).tolist(), strict=True))
+    pictures = set(train)
+    copies = {
+        "across": sum(image in pictures for image in test),
+        "labels": sum(count > 1 for count in Counter(image for image, _ in labelled).values()),
+        "within": [len(images) - len(set(images)) for images in (train, test)],
+    }
+    census.save(whole.digest, known | copies)
+
+
 # --- Cache ---
 
 
 def _whole(source: Source, image_size: int | None) -> tuple[dict[str, Tensor], dict]:
     """All tensors of a data set and what is known about them, from its cache; made anew unless that is sound."""
-    cache = home() / "data" / "cache"
-    cache.mkdir(parents=True, exist_ok=True)
-    with FileLock(cache / f"{source.dataset}.lock"):  # one process downloads and decodes, the others wait
-        path = archives.find(source)
+    with _lock(source):  # one process downloads and decodes, the others wait
+        path, cache = archives.find(source), _cache()
         file = cache / f"{source.dataset}-{_place(source, path, image_size)}.safetensors"
         if not _sound(file, path):
             for torn in cache.glob(f"{source.dataset}-*.tmp*"):
@@ -164,6 +192,16 @@ def _whole(source: Source, image_size: int | None) -> tuple[dict[str, Tensor], d
             _write(file, readers.read(source, path, image_size))
             _seal(file, {"images": before, "cache": _looks(file)})
         return _read(file)
+
+
+def _cache() -> Path:
+    folder = home() / "data" / "cache"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _lock(source: Source) -> FileLock:
+    return FileLock(_cache() / f"{source.dataset}.lock")
 
 
 def _place(source: Source, path: Path | None, image_size: int | None) -> str:
@@ -212,7 +250,7 @@ def _write(file: Path, contents: readers.Contents) -> None:
         part = part.take(splits.order(part.labels, part.ids))
         tensors |= {f"{name}.{field}": torch.from_numpy(getattr(part, field)).contiguous() for field in PARTS}
     digest = _digest(contents.names, {name: _columns(tensors, name) for name in ("train", "test")})
-    about = {"names": contents.names, "classes": contents.classes, "skipped": contents.skipped, "digest": digest}
+    about = {"digest": digest} | {name: getattr(contents, name) for name in ("names", "classes", "skipped", "notes")}
     with disk.whole(file) as aside:
         save_file(tensors, aside, {"about": json.dumps(about)})
         aside.chmod(0o644)  # safetensors writes for the owner alone
