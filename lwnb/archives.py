@@ -118,12 +118,36 @@ def _origin(dataset: str) -> tuple[str, str]:
 
 
 def fingerprint(path: Path) -> str:
-    """A hash that changes when an archive or a file of a folder does: of paths, sizes and times of change."""
-    files = sorted(_walk(path).items()) if path.is_dir() else [("", path)]
-    stats = ((name, os.stat(file)) for name, file in files)
-    lines = (f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n" for name, stat in stats)
-    text = f"{path}\n" + "".join(lines)
-    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
+    """A hash that moves whenever an archive or a file of a folder may have changed, without reading it.
+
+    Of paths, sizes, inodes and times: of content (mtime), which copies take along, and of anything (ctime).
+    """
+    return _hash(path, lambda file: "{0.st_size} {0.st_ino} {0.st_mtime_ns} {0.st_ctime_ns}".format(os.stat(file)))
+
+
+def checksum(path: Path) -> str:
+    """A hash of an archive's bytes, or of the paths and bytes of a folder's files, wherever it lies."""
+    return _hash(path, _digest)
+
+
+def _digest(file: str | Path) -> str:
+    if not os.path.isfile(file):
+        return "no file"  # but a pipe, perhaps, which would keep one waiting
+    with open(file, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _hash(path: Path, about: Callable[[str | Path], str]) -> str:
+    """SHA-256 over what is to be said about each file; what the system does not let one look at has its error instead."""
+    files = _walk(path) if path.is_dir() else {"": path}
+    found = hashlib.sha256()
+    for name, file in sorted(files.items()):
+        try:
+            said = about(file)
+        except OSError as error:
+            said = type(error).__name__
+        found.update(f"{name}\0{said}\n".encode(errors="surrogateescape"))
+    return found.hexdigest()
 
 
 @dataclass(frozen=True)

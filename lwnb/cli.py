@@ -334,7 +334,7 @@ def publish(
 ) -> None:
     """Copy the records of these pages, and of what chose their learning rates, from runs/ to results/, where they are committed;
     without weights unless asked."""
-    from lwnb import costs, results, studies
+    from lwnb import census, costs, results, studies
 
     records = results.every()
     if not everything:
@@ -345,6 +345,7 @@ def publish(
         wanted = {run.key for run in runs}
         records = [record for record in records if record.run.key in wanted]
     copied = results.publish(records, weights)
+    census.publish({record.run.digest for record in records})
     typer.echo(f"{len(copied)} records copied to results/, {len(records) - len(copied)} were there.")
     if everything:
         typer.echo(f"{costs.publish()} device records and footprints copied.")
@@ -459,7 +460,7 @@ def export(
 @app.command()
 def fetch(pages: Pages = None, budget: Budget = None, param: Changes = None) -> None:
     """Get the data sets and pretrained weights of these pages, so that what follows needs no network."""
-    from lwnb import data, models, studies
+    from lwnb import census, data, models, studies
 
     for name, p in ((name, params.check(page)) for name, page in _read(pages, budget, param).items()):
         found = data.load(studies.source(p), p.image_size)
@@ -467,6 +468,8 @@ def fetch(pages: Pages = None, budget: Budget = None, param: Changes = None) -> 
             f"{name}: {len(found.train.labels):,} training and {len(found.test.labels):,} test images, "
             f"{len(found.classes)} classes, digest {found.digest}"
         )
+        for sentence in census.sentences(found.digest):
+            typer.echo(f"{name}: {sentence}")
         if p.source == "imagenet" or p.weights == "imagenet":
             for model in sorted({p.transfer_model, *(p.models if p.weights == "imagenet" else [])}):
                 models.imagenet(model)

@@ -2,24 +2,25 @@
 
 import hashlib
 import json
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from filelock import FileLock
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from lwnb import archives, disk, readers, splits
+from lwnb import archives, census, disk, readers, splits
 from lwnb.archives import DataError
 from lwnb.params import Run, Source, home
 
 __all__ = ["DataError", "Dataset", "Split", "Task", "load", "near", "overlap", "task"]
 
-VERSION = 1
+VERSION = 2
 """Of the readers and the cache's layout. Raise it when the same files would give other tensors."""
 
 PARTS = ("images", "labels", "ids", "contents")
@@ -43,7 +44,10 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set's pool: the images that count, their classes by label, the digest of it all, files left out."""
+    """A data set's pool: the images that count, their classes by label, the digest of it all, what was left out.
+
+    `skipped` are files that could not be read, `notes` sentences on what else was not taken; see `readers.Contents`.
+    """
 
     name: str
     classes: tuple[str, ...]
@@ -51,6 +55,7 @@ class Dataset:
     test: Split
     digest: str
     skipped: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,8 @@ class Task:
 
 def load(source: Source, image_size: int | None = None) -> Dataset:
     """The pool of a data set; decoded the first time, then read from `data/cache/` in the home.
+
+    What is known of its images is kept by `lwnb.census`.
 
     Parameters
     ----------
@@ -86,13 +93,17 @@ def load(source: Source, image_size: int | None = None) -> Dataset:
         found = _digest(about["names"], {name: _columns(tensors, name, index) for name, index in keep.items()})
     train, test = (_split(tensors, name).take(keep[name]) for name in ("train", "test"))
     _verify(source, found, len(train.labels), len(test.labels))
-    return Dataset(source.dataset, tuple(about["classes"]), train, test, found, tuple(about["skipped"]))
+    left = (tuple(about[name]) for name in ("skipped", "notes"))
+    whole = Dataset(source.dataset, tuple(about["classes"]), train, test, found, *left)
+    with _lock(source):
+        _count(whole)
+    return whole
 
 
 def task(run: Run) -> Task:
     """What a run sees: its classes, its subset, and the validation split taken out of that.
 
-    `train_size` counts the images of training and validation together.
+    `train_size` counts the images of training and validation together; of a `folder`, copies stay on one side.
 
     Raises
     ------
@@ -104,7 +115,8 @@ def task(run: Run) -> Task:
     first, end = _range(run, len(whole.classes))
     pool, test = (_between(split, first, end) for split in (whole.train, whole.test))
     pool = _subset(pool, run.train_size, run.subset_seed)
-    mask = splits.hold_out(pool.labels.numpy(), pool.ids.numpy(), run.val_share, f"val:{run.split_seed}:")
+    copies = splits.alike(pool.images.numpy()) if run.dataset == "folder" else None  # published splits stay as they are
+    mask = splits.hold_out(pool.labels.numpy(), pool.ids.numpy(), run.val_share, f"val:{run.split_seed}:", copies)
     train, val = pool.take(~mask), pool.take(mask)
     classes = whole.classes[first:end]
     _all_classes(run, train, val, classes)
@@ -146,35 +158,83 @@ def _pixel_hashes(split: Split) -> list[bytes]:
     return [hashlib.sha256(image).digest() for image in split.images.numpy()]
 
 
+def _count(whole: Dataset) -> None:
+    """Save the record of a data set's images, unless there is one that says so already."""
+    sides = (whole.train, whole.test)
+    train, test = (torch.bincount(side.labels, minlength=len(whole.classes)).tolist() for side in sides)
+    known = {"dataset": whole.name, "image_size": whole.train.images.shape[-1], "classes": list(whole.classes)}
+    known |= {"train": train, "test": test, "skipped": len(whole.skipped), "notes": list(whole.notes)}
+    if known.items() <= (census.find(whole.digest) or {}).items():
+        return
+    train, test = map(_pixel_hashes, sides)
+    labelled = set(zip(train + test, torch.cat([side.labels for side in sides]).tolist(), strict=True))
+    pictures = set(train)
+    copies = {
+        "across": sum(image in pictures for image in test),
+        "labels": sum(count > 1 for count in Counter(image for image, _ in labelled).values()),
+        "within": [len(images) - len(set(images)) for images in (train, test)],
+    }
+    census.save(whole.digest, known | copies)
+
+
 # --- Cache ---
 
 
 def _whole(source: Source, image_size: int | None) -> tuple[dict[str, Tensor], dict]:
-    """All tensors of a data set and what is known about them, from the cache; made if it is not there or damaged."""
-    cache = home() / "data" / "cache"
-    cache.mkdir(parents=True, exist_ok=True)
-    with FileLock(cache / f"{source.dataset}.lock"):  # one process downloads and decodes, the others wait
-        path = archives.find(source)
-        file = cache / f"{source.dataset}-{_fingerprint(source, path, image_size)}.safetensors"
-        if not _is_whole(file):
+    """All tensors of a data set and what is known about them, from its cache; made anew unless that is sound."""
+    with _lock(source):  # one process downloads and decodes, the others wait
+        path, cache = archives.find(source), _cache()
+        file = cache / f"{source.dataset}-{_place(source, path, image_size)}.safetensors"
+        if not _sound(file, path):
             for torn in cache.glob(f"{source.dataset}-*.tmp*"):
                 torn.unlink()
+            before = _looks(path)
             _write(file, readers.read(source, path, image_size))
+            _seal(file, {"images": before, "cache": _looks(file)})
         return _read(file)
 
 
-def _fingerprint(source: Source, path: Path | None, image_size: int | None) -> str:
-    files = archives.fingerprint(path) if path else ""
+def _cache() -> Path:
+    folder = home() / "data" / "cache"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _lock(source: Source) -> FileLock:
+    return FileLock(_cache() / f"{source.dataset}.lock")
+
+
+def _place(source: Source, path: Path | None, image_size: int | None) -> str:
     size = image_size if source.dataset == "folder" else None
-    return hashlib.sha256(json.dumps([VERSION, source.bad_images, size, files]).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([VERSION, source.bad_images, size, str(path)]).encode()).hexdigest()[:16]
 
 
-def _is_whole(file: Path) -> bool:
+def _looks(path: Path | None) -> dict[str, str]:
+    """What is kept of an archive, a folder or a file, to see later whether it is still the same."""
+    return {"fingerprint": archives.fingerprint(path), "checksum": archives.checksum(path)} if path else {}
+
+
+def _seal(file: Path, looks: dict[str, dict]) -> None:
+    disk.write(file.with_suffix(".json"), json.dumps(looks).encode())
+
+
+def _sound(file: Path, path: Path | None) -> bool:
+    """Whether a cache is as it was written, and the images are those that it was made from.
+
+    By what the system says of the files; by their content only where that has moved, as by `cp -p`, `mv` or `chmod`.
+    """
     try:
-        with safe_open(file, "pt"):
-            return True
-    except (FileNotFoundError, SafetensorError):  # the header does not fit the length of a truncated file
+        looks = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
+        before = {name: looks[name].get("fingerprint") for name in ("images", "cache")}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # none yet, or damaged
         return False
+    for name, place in (("cache", file), ("images", path)):
+        if place and before[name] != (now := archives.fingerprint(place)):
+            if looks[name].get("checksum") != archives.checksum(place):
+                return False
+            looks[name]["fingerprint"] = now
+            _seal(file, looks)
+    return True
 
 
 def _read(file: Path) -> tuple[dict[str, Tensor], dict]:
@@ -190,7 +250,7 @@ def _write(file: Path, contents: readers.Contents) -> None:
         part = part.take(splits.order(part.labels, part.ids))
         tensors |= {f"{name}.{field}": torch.from_numpy(getattr(part, field)).contiguous() for field in PARTS}
     digest = _digest(contents.names, {name: _columns(tensors, name) for name in ("train", "test")})
-    about = {"names": contents.names, "classes": contents.classes, "skipped": contents.skipped, "digest": digest}
+    about = {"digest": digest} | {name: getattr(contents, name) for name in ("names", "classes", "skipped", "notes")}
     with disk.whole(file) as aside:
         save_file(tensors, aside, {"about": json.dumps(about)})
         aside.chmod(0o644)  # safetensors writes for the owner alone

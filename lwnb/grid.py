@@ -9,7 +9,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import NamedTuple
 
-from lwnb import costs, results
+from lwnb import census, costs, results
 from lwnb import workers as pool
 from lwnb.params import FIVE, Params, ParamsError, Run, Source
 from lwnb.progress import Progress
@@ -332,9 +332,9 @@ def _told(run: Run, reasons: set[str]) -> str:
 
 
 def fingerprint(p: Params) -> list:
-    """What the pages of these parameters read: the state of each run, what was converted, and the device records."""
+    """What the pages of these parameters read: the state of each run, what was converted, device records, what is known of the images."""
     from lwnb import studies
 
     states = [(run.key, results.status(run), (results.failure(run) or {}).get("reason")) for run in studies.runs(p)]
     converted = [record.conversions for record in map(results.find, studies.architectures(p)) if record]
-    return [states, converted, costs.timing_names()]
+    return [states, converted, costs.timing_names(), census.find(p.digest)]

@@ -1,6 +1,8 @@
 """How each data set is read: its layout, its classes, and its images as uint8 arrays of one size."""
 
 import hashlib
+import posixpath
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -17,6 +19,13 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 TEST_SHARE = 0.2
 """Held out for testing where a data set has no test split of its own."""
+
+COPY = re.compile(r"(?:copy of )?(.+?)(?:[ _-]*copy[ _-]*\d*)?(?: ?\(\d+\))?", re.IGNORECASE | re.DOTALL)
+"""The name of a file without its ending; what stands before `copy`, `- Copy`, `_copy2` or `(1)` is that of the original."""
+
+ALIKE = 0.9
+"""Correlation of pixels above which a file named as a copy is one. Browsers name other pictures so as well: those of one class
+correlate by more in 1 of 10,000 pairs of photographs, copies that were scaled, brightened or compressed again nearly always."""
 
 
 @dataclass(frozen=True)
@@ -90,9 +99,27 @@ def _digits() -> Contents:
     return Contents(names, names, *_divided(_from_pixels(np.stack([grey] * 3, axis=-1), digits.target)))
 
 
-def _divided(whole: Part) -> tuple[Part, Part]:
-    test = splits.hold_out(whole.labels, whole.ids, TEST_SHARE, "test:")
+def _divided(whole: Part, groups: np.ndarray | None = None) -> tuple[Part, Part]:
+    test = splits.hold_out(whole.labels, whole.ids, TEST_SHARE, "test:", groups)
     return whole.take(~test), whole.take(test)
+
+
+def _copies(whole: Part, paths: Sequence[str]) -> np.ndarray:
+    """(N,) integers, equal for copies of one picture: identical pixels, or nearly so beside a name such as `x (1).jpg`."""
+    groups = splits.alike(whole.images)
+    stems = [posixpath.splitext(path)[0] for path in paths]
+    place = {stem: index for index, stem in enumerate(stems)}
+    for copy, stem in enumerate(stems):
+        folder, slash, name = stem.rpartition("/")
+        original = place.get(folder + slash + COPY.fullmatch(name)[1], copy)
+        if groups[original] != groups[copy] and _correlation(*whole.images[[original, copy]]) > ALIKE:
+            groups[groups == groups[copy]] = groups[original]
+    return groups
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> float:
+    a, b = (image.astype(np.float64).ravel() - image.mean() for image in (a, b))
+    return a @ b / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-9)
 
 
 def _cifar_batches(dataset: str, path: Path) -> Contents:
@@ -199,23 +226,27 @@ def _contents(source, files, names, classes, entries, size, exact) -> Contents:
             f"{len(bad)} of {sum(map(len, entries.values()))} files cannot be read as images: {_some(reasons)}. "
             "Repair or remove them, or set bad_images to 'skip' to leave them out."
         )
-    _enough(parts, names)
-    train, test = _divided(parts["all"]) if "all" in parts else (parts["train"], parts["test"])
+    if "all" in parts:
+        whole = parts["all"]
+        groups = _copies(whole, [path for path, _ in entries["all"] if path not in bad])
+        _enough({"all": whole.labels[np.unique(groups, return_index=True)[1]]}, names)
+        train, test = _divided(whole, groups)
+    else:
+        _enough({split: part.labels for split, part in parts.items()}, names)
+        train, test = parts["train"], parts["test"]
     return Contents(names, classes, train, test, tuple(sorted(bad)))
 
 
-def _enough(parts: dict[str, Part], names: tuple[str, ...]) -> None:
+def _enough(labels: dict[str, np.ndarray], names: tuple[str, ...]) -> None:
     if len(names) < 2:
         raise DataError(f"at least 2 classes are needed, found {len(names)}: {', '.join(names) or 'no images at all'}")
     least = {"train": 2, "test": 1, "all": round(1 / TEST_SHARE)}  # train/ gives a validation image as well
-    for split, part in parts.items():
-        counts = np.bincount(part.labels, minlength=len(names))
+    for split, some in labels.items():
+        counts = np.bincount(some, minlength=len(names))
         few = [f"{name} ({count})" for name, count in zip(names, counts, strict=True) if count < least[split]]
         if few:
-            where = f"{split}/" if split != "all" else "a folder that is split"
-            raise DataError(
-                f"each class needs at least {least[split]} readable images in {where}; too few: {_some(few)}"
-            )
+            where = f"readable images in {split}/" if split != "all" else "different images in a folder that is split"
+            raise DataError(f"each class needs at least {least[split]} {where}; too few: {_some(few)}")
 
 
 def _some(items: Sequence[str]) -> str:

@@ -1,17 +1,20 @@
 """Data sets: identity whatever the copy, the cache, pools."""
 
 import hashlib
+import io
 import os
 import random
+import shutil
 import stat
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
-from trees import by_class, cifar10, cifar10_files, folder, picture, tar, zipped
+from PIL import Image
+from trees import by_class, cifar10, cifar10_files, encoded, folder, picture, tar, zipped
 
-from lwnb import data, params, readers
+from lwnb import archives, data, params, readers
 from lwnb.data import DataError
 from lwnb.params import Source
 
@@ -124,6 +127,71 @@ def test_a_pool_as_large_as_the_set_is_the_set():
     assert len(smaller.train.labels) == 1437
 
 
+# --- Copies, where a folder is split here ---
+
+COPIES = ("{} (1)", "{}(2)", "{} copy", "{} copy 3", "{} - Copy", "{} - Copy (2)", "{}_copy2", "Copy of {}")
+
+
+def jpeg(content: bytes) -> bytes:
+    """The same picture, compressed again: other bytes, other pixels, nearly the same to look at."""
+    with Image.open(io.BytesIO(content)) as image:
+        return encoded(image.convert("RGB"), "JPEG", quality=95, subsampling=0)
+
+
+def parted(found: data.Dataset, one: str, other: str) -> bool:
+    """Whether one of two files stands in training, the other in the test split."""
+    sides = [np.frombuffer(hashlib.sha256(path.encode()).digest(), np.uint8) for path in (one, other)]
+    inside = [bool((found.test.ids.numpy() == identity).all(1).any()) for identity in sides]
+    return inside[0] != inside[1]
+
+
+def test_identical_pixels_stay_on_one_side_whatever_their_names(house):
+    tree = by_class("", each=30)
+    twins = {path: path.replace("/", "/z") for path in tree if path.startswith("cat")}
+    found = data.load(source(folder(house / "pictures", tree | {twins[path]: tree[path] for path in twins})), 8)
+    assert data.overlap(found.test, found.train) == 0
+    assert not any(parted(found, one, other) for one, other in twins.items())
+    assert torch.bincount(found.test.labels).tolist() == [12, 6], "a fifth of each class, as without copies"
+
+
+@pytest.mark.parametrize("form", COPIES)
+def test_a_file_that_is_named_and_looks_like_a_copy_stays_with_its_original(house, form):
+    tree = {f"{name}/p.{n}.png": picture(n + 50 * (name == "dog")) for name in ("cat", "dog") for n in range(25)}
+    twins = {path: f"{path[:3]}/{form.format(path[4:-4])}.jpg" for path in tree}
+    found = data.load(source(folder(house / "pictures", tree | {twins[p]: jpeg(tree[p]) for p in tree})), 8)
+    assert data.overlap(found.test, found.train) == 0
+    assert len(found.test.labels) == 20
+    assert not any(parted(found, one, other) for one, other in twins.items())
+
+
+def test_other_pictures_under_the_names_of_copies_are_no_copies(house):
+    """As a browser names what it downloads: every picture of a class may be called so."""
+    tree = {
+        f"{name}/images{f' ({n})' * bool(n)}.png": picture(n + 50 * (name == "dog"))
+        for name in ("cat", "dog")
+        for n in range(25)
+    }
+    assert len(data.load(source(folder(house / "pictures", tree)), 8).test.labels) == 10
+
+
+def test_a_class_of_one_picture_many_times_is_refused_by_name(house):
+    tree = by_class("", each=9) | {f"owl/{n}.png": picture(99) for n in range(9)}
+    with pytest.raises(DataError, match=r"owl \(1\)"):
+        data.load(source(folder(house / "pictures", tree)), 8)
+
+
+def test_copies_stay_on_one_side_of_the_validation_split_too(house):
+    tree = by_class("train/", "test/", each=30)
+    tree |= {path.replace("/cat/", "/cat/z"): content for path, content in tree.items()}
+    where = source(folder(house / "pictures", tree))
+    found = data.load(where, 8)
+    fields = {"model": "resnet18", "optimizer": "sgd", "lr": 0.1, "weight_decay": 0.0, "schedule": "cosine"}
+    fields |= {"image_size": 8, "batch_size": 8, "epochs": 1, "val_share": 0.3}
+    task = data.task(params.Run(dataset="folder", digest=found.digest, source=where, **fields))
+    assert len(task.val.labels) == 27
+    assert data.overlap(task.val, task.train) == 0
+
+
 # --- Cache ---
 
 
@@ -163,6 +231,85 @@ def test_a_changed_file_is_seen(house, decoded):
     folder(place, {"cat/0.png": picture(4321)})
     assert data.load(source(place), 8).digest != before
     assert len(decoded) == 2
+
+
+def twin(content: bytes) -> bytes:
+    """Another picture, in a file of the same size."""
+    return next(c for c in map(picture, range(1000, 2000)) if len(c) == len(content) and c != content)
+
+
+def keep_times(path, content: bytes) -> None:
+    """Another content under the old size and time of change, as a program that restores times would write it."""
+    times = path.stat()
+    path.write_bytes(content)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+@pytest.mark.parametrize("how", ["cp -p", "mv", "written over", "archive"])
+def test_a_file_that_was_swapped_for_one_of_its_size_and_time_is_seen(house, decoded, how):
+    tree = by_class("")
+    other = tree | {"cat/0.png": twin(tree["cat/0.png"])}
+    place = tar(house / "set.tar", tree) if how == "archive" else folder(house / "pictures", tree)
+    path = place if how == "archive" else place / "cat/0.png"
+    before, new = data.load(source(place), 8).digest, house / "new"
+    content = tar(new, other).read_bytes() if how == "archive" else other["cat/0.png"]
+    new.write_bytes(content)
+    os.utime(new, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns))
+    if how == "cp -p":
+        shutil.copy2(new, path)
+    elif how == "written over":
+        keep_times(path, content)
+    else:
+        new.replace(path)
+    assert data.load(source(place), 8).digest != before
+    assert len(decoded) == 2
+    assert data.load(source(place), 8).digest != before
+    assert (len(decoded), len(cached(house))) == (2, 1), "the old one is no use to anybody"
+
+
+def test_what_changed_in_name_only_is_not_decoded_again(house, decoded):
+    place = folder(house / "pictures", by_class(""))
+    before = data.load(source(place), 8).digest
+    (place / "cat/0.png").chmod(0o600)
+    assert data.load(source(place), 8).digest == before
+    shutil.move(place, house / "old")
+    shutil.copytree(house / "old", place, copy_function=shutil.copyfile)
+    assert data.load(source(place), 8).digest == before
+    cached(house)[0].chmod(0o600)
+    assert data.load(source(place), 8).digest == before
+    assert len(decoded) == 1
+
+
+def test_a_cache_that_was_written_over_is_made_anew(house, decoded):
+    place = folder(house / "pictures", by_class(""))
+    data.load(source(place), 8)
+    (file,) = cached(house)
+    content = file.read_bytes()
+    keep_times(file, content[:-300] + bytes([content[-300] ^ 1]) + content[-299:])
+    data.load(source(place), 8)
+    assert (len(decoded), file.read_bytes() == content) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "seal", [None, "", "{", "[]", "{}", '{"images": {}, "cache": 1}', '{"images": {}, "cache": {}}']
+)
+def test_a_cache_without_a_sound_seal_is_made_anew(house, decoded, seal):
+    place = folder(house / "pictures", by_class(""))
+    before = data.load(source(place), 8).digest
+    file = cached(house)[0].with_suffix(".json")
+    file.unlink() if seal is None else file.write_text(seal)
+    assert data.load(source(place), 8).digest == before
+    assert data.load(source(place), 8).digest == before
+    assert len(decoded) == 2
+
+
+def test_what_may_not_be_looked_at_is_no_fault_of_the_fingerprint(tmp_path):
+    place = folder(tmp_path, by_class(""))
+    seen = archives.fingerprint(place), archives.checksum(place)
+    (place / "cat/gone.png").symlink_to("nowhere")
+    (place / "cat/loop.png").symlink_to("loop.png")
+    os.mkfifo(place / "cat/pipe.png")
+    assert all(a != b for a, b in zip(seen, (archives.fingerprint(place), archives.checksum(place)), strict=True))
 
 
 @pytest.mark.parametrize("left", [0, 5, 1000, -1])

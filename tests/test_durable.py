@@ -40,7 +40,8 @@ def fresh(whole, tmp_path, monkeypatch):
     def empty(home=tmp_path / "home"):
         shutil.rmtree(home / "runs", ignore_errors=True)
         other = results.folder(whole[1][1]).relative_to(results.home())
-        shutil.copytree(whole[0] / other, home / other)
+        for kept in (other, "runs/images"):
+            shutil.copytree(whole[0] / kept, home / kept)
         if not (home / "data").exists():
             (home / "data").symlink_to(whole[0] / "data")
         return home
@@ -182,12 +183,15 @@ def test_what_is_published_is_whole_at_every_step(whole, fresh):
 def test_the_cached_images_are_whole_at_every_step(tmp_path):
     (first := tmp_path / "0").mkdir()
     steps, digest = Child(load, home=first).end()
-    assert digest == check({}).digest and steps.count("write") == 1 and synced(steps)
+    assert digest == check({}).digest and steps.count("write") == 3 and synced(steps)  # cache, seal, what is known
     for die in range(1, len(steps) + 1):
         (home := tmp_path / str(die)).mkdir()
         assert Child(load, home=home, die=die).end() is None
         assert Child(load, home=home).end()[1] == digest
-        assert sorted(file.suffix for file in (home / "data/cache").iterdir()) == [".lock", ".safetensors"]
+        assert sorted(file.suffix for file in (home / "data/cache").iterdir()) == [".json", ".lock", ".safetensors"]
+        assert (home / "runs/images" / f"{digest}.json").read_bytes() == (
+            first / "runs/images" / f"{digest}.json"
+        ).read_bytes()
 
 
 @pytest.fixture(params=["tmpfs", "injected"])

@@ -18,7 +18,7 @@ from lwnb.params import CHECKOUT
 LEVELS = (  # from the ground up: a module imports from lower lines only
     {"params", "clock", "disk"},
     {"results"},
-    {"tuning", "stats", "trace", "costs", "columns"},
+    {"tuning", "stats", "trace", "costs", "columns", "census"},
     {"studies"},
     {"figures"},
     {"compare"},

@@ -90,6 +90,14 @@ def test_no_test_image_of_cifar10_is_trained_on(cifar10):
     assert data.overlap(cifar10.test, cifar10.train) == 0
 
 
+@pytest.mark.parametrize(("name", "across"), [("cifar10", 0), ("cifar100", 3), ("tiny-imagenet", 0)])
+def test_the_published_record_is_what_is_counted_in_these_images(home, name, across):
+    found = published(name)
+    assert data.overlap(found.test, found.train) == across
+    file = f"images/{found.digest}.json"
+    assert (params.home() / "runs" / file).read_bytes() == (CHECKOUT / "results" / file).read_bytes()
+
+
 def stored(*paths: str) -> dict[str, bytes]:
     with tarfile.open(SAMPLES / "tiny-imagenet-200.tar") as archive:
         return {path: archive.extractfile(f"tiny-imagenet-200/{path}").read() for path in paths}

@@ -70,6 +70,12 @@ def test_every_figure_has_a_text_and_every_number_its_n(built):
 
 
 @pytest.mark.slow
+def test_every_study_tells_what_is_known_of_the_images(built):
+    for study in STUDIES:
+        assert "142 + 36" in (built[0] / "build/html" / study / "digits.html").read_text(), study
+
+
+@pytest.mark.slow
 def test_the_pages_show_the_numbers_of_the_records(built):
     home = built[0]
     page = (home / "build/html/01_architectures/digits.html").read_text()

@@ -101,3 +101,56 @@ def test_held_out_images_depend_on_the_salt_and_not_on_the_subset():
     assert first != second
     lucky = chosen(ids, splits.subset(labels, ids, 40))
     assert 0 < len(first & lucky) < 25, "drawn independently, about 8 of 40 are shared"
+
+
+# --- Groups ---
+
+
+@pytest.mark.parametrize("share", [0.1, 0.2, 0.5])
+def test_groups_of_one_change_nothing_and_a_pair_little(share):
+    labels, ids = invented(60, 41, 7, 3)
+    plain = splits.hold_out(labels, ids, share, "a")
+    apart = np.random.default_rng(1).permutation(len(labels))
+    assert (splits.hold_out(labels, ids, share, "a", apart) == plain).all()
+    torn = apart.copy()
+    one, other = np.flatnonzero(plain & (labels == 0))[0], np.flatnonzero(~plain & (labels == 0))[0]
+    torn[one] = torn[other]
+    held = splits.hold_out(labels, ids, share, "a", torn)
+    assert held[one] == held[other]
+    assert (held != plain).sum() <= 2
+    assert (np.bincount(labels[held], minlength=4) == np.bincount(labels[plain], minlength=4)).all()
+
+
+def test_no_group_is_torn_whatever_their_sizes_and_classes():
+    for seed in range(20):
+        draw = np.random.default_rng(seed)
+        labels, ids = invented(40, 25, 10, seed=seed)
+        groups = draw.integers(0, 30, len(labels))  # of 2 or 3 images on average, most of them over several classes
+        held = splits.hold_out(labels, ids, 0.3, "a", groups)
+        assert not set(groups[held]) & set(groups[~held])
+        assert held.any()
+        assert (np.bincount(labels[~held], minlength=3) > 0).all()
+        mixed = draw.permutation(len(labels))
+        assert (held[mixed] == splits.hold_out(labels[mixed], ids[mixed], 0.3, "a", groups[mixed] + 7)).all()
+
+
+@pytest.mark.parametrize(
+    ("groups", "held"),
+    [
+        ([0, 0, 0, 0, 0, 0, 1, 2, 3, 4], 2),  # six copies stay; two of the single ones fill the share of two
+        ([0, 0, 0, 0, 0, 0, 0, 1, 1, 1], 3),  # neither group fits into two: the smaller one goes
+        ([0] * 10, 0),  # one picture ten times cannot be divided
+    ],
+)
+def test_large_groups_worked_by_hand(groups, held):
+    labels, ids = invented(10)
+    mask = splits.hold_out(labels, ids, 0.2, "a", np.array(groups))
+    assert mask.sum() == held
+    assert not mask[0]
+
+
+def test_alike_are_images_of_identical_pixels():
+    images = np.zeros((5, 3, 4, 4), np.uint8)
+    images[1, 0, 0, 0] = images[3, 0, 0, 0] = 1
+    images[4, 2, 3, 3] = 1
+    assert splits.alike(images).tolist() == [0, 1, 0, 1, 2]
