@@ -210,9 +210,8 @@ def confusion(records: list[Record]) -> plt.Figure:
     shares = counts / counts.sum(axis=1, keepdims=True).clip(1)
     few = len(classes) <= 20
     figure, axis = plt.subplots(figsize=(5.4, 4.6), layout="constrained")
-    marks = (
-        [text.replace("$", r"\$") for text in classes] if few else False
-    )  # else matplotlib reads $ … $ as mathematics
+    plain = [text.replace("$", r"\$") for text in classes]  # matplotlib reads $ … $ as mathematics
+    marks = plain if few else False
     sns.heatmap(shares, cmap="Blues", vmin=0, vmax=1, square=True, ax=axis, xticklabels=marks, yticklabels=marks)
     axis.set(xlabel="predicted", ylabel="true", title=name(record.run.model))
     return _traced(figure, pd.DataFrame(counts.astype(int), columns=classes).assign(true=classes), [record.run.key])
