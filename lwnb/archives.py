@@ -1,19 +1,15 @@
-"""Where images lie: known archives and folders on disk, checked downloads, and the files inside them."""
+"""Where images lie: known archives and folders on disk, and checked downloads."""
 
 import hashlib
 import os
 import socket
-import tarfile
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path
 
-from lwnb import disk
-from lwnb.params import LwnbError, Source, home
+from lwnb import disk, files
+from lwnb.files import DataError
+from lwnb.params import Source, home
 
 KNOWN = {
     "cifar10": ("cifar-10-batches-py", "cifar-10-python.tar.gz", "cifar10", "cifar10.tar"),
@@ -25,18 +21,8 @@ KNOWN = {
 TINY_IMAGENET = ("http://cs231n.stanford.edu/tiny-imagenet-200.zip", "90528d7ca1a48142e341f4ef8d21d0de")
 """Address and MD5 of the archive of Stanford's course CS231n (Le and Yang, 2015); 248,100,043 bytes."""
 
-HIDDEN = {"__MACOSX", "Thumbs.db", "desktop.ini"}
-"""Left behind by operating systems; so is everything whose name begins with a dot."""
-
 TIMEOUT = 60
 """Seconds without a byte after which a download is given up."""
-
-DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError)
-"""What Python raises on an archive that is broken."""
-
-
-class DataError(LwnbError, ValueError):
-    """Images that are not there or not what they should be: the message says what is wrong and what to do."""
 
 
 def find(source: Source) -> Path | None:
@@ -139,77 +125,12 @@ def _digest(file: str | Path) -> str:
 
 def _hash(path: Path, about: Callable[[str | Path], str]) -> str:
     """SHA-256 over what is to be said about each file; what the system does not let one look at has its error instead."""
-    files = _walk(path) if path.is_dir() else {"": path}
+    every = files.walk(path) if path.is_dir() else {"": path}
     found = hashlib.sha256()
-    for name, file in sorted(files.items()):
+    for name, file in sorted(every.items()):
         try:
             said = about(file)
         except OSError as error:
             said = type(error).__name__
         found.update(f"{name}\0{said}\n".encode(errors="surrogateescape"))
     return found.hexdigest()
-
-
-@dataclass(frozen=True)
-class Files:
-    """The files of a folder, a tar or a zip: their POSIX paths in the order of storage, and the bytes of one.
-
-    A single folder around everything is left out of the paths, and so are hidden files.
-    """
-
-    names: tuple[str, ...]
-    read: Callable[[str], bytes]
-
-
-@contextmanager
-def opened(path: Path) -> Iterator[Files]:
-    """The files of a folder, a tar or a zip, read in place.
-
-    Raises
-    ------
-    DataError
-        The file is no such archive, or not whole; while it is opened or later, within the `with` block.
-    """
-    try:
-        if path.is_dir():
-            yield _files(_walk(path), lambda file: Path(file).read_bytes())
-        elif zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                yield _files({i.filename: i for i in archive.infolist() if not i.is_dir()}, archive.read)
-        else:
-            with tarfile.open(path) as archive:
-                members = {m.name: m for m in archive if m.isfile()}
-                yield _files(members, lambda member: archive.extractfile(member).read())
-    except DAMAGED as error:
-        reason = str(error).split("\n")[0]
-        raise DataError(f"{path}: not a tar or zip, or not a whole one: {reason}. Get it again.") from error
-
-
-def _files(handles: dict, read: Callable) -> Files:
-    handles = {name.removeprefix("./"): handle for name, handle in handles.items()}
-    handles = {name: handle for name, handle in handles.items() if not _hidden(name)}
-    while len(tops := {name.split("/")[0] for name in handles}) == 1 and not tops & {"train", "test"}:
-        if any("/" not in name for name in handles):
-            break
-        handles = {name.split("/", 1)[1]: handle for name, handle in handles.items()}
-    return Files(tuple(handles), lambda name: read(handles[name]))
-
-
-def _walk(folder: Path) -> dict[str, str]:
-    """POSIX path inside the folder -> path, sorted; links to folders are followed."""
-    found = {}
-    for place, folders, files in os.walk(folder, followlinks=True, onerror=_stop):
-        folders[:] = sorted(name for name in folders if not _hidden(name))
-        inside = Path(place).relative_to(folder).as_posix() + "/"
-        found |= {
-            (inside + name).removeprefix("./"): os.path.join(place, name) for name in sorted(files) if not _hidden(name)
-        }
-    return found
-
-
-def _stop(error: OSError) -> None:
-    raise error  # os.walk alone would pass over a folder that it may not read
-
-
-def _hidden(name: str) -> bool:
-    return any(part.startswith(".") or part in HIDDEN for part in name.split("/"))

@@ -17,6 +17,7 @@ from lwnb.columns import COLUMNS, NETWORKS, Column, beside, incomparable, label,
 from lwnb.results import Record
 
 sns.set_theme(style="whitegrid", context="notebook", font_scale=0.85, rc={"figure.dpi": 96, "svg.hashsalt": "lwnb"})
+pd.set_option("styler.html.mathjax", False)  # a class named $5 is no formula
 
 LONG = 30
 """Characters from which a column's text is broken into lines."""
@@ -209,7 +210,8 @@ def confusion(records: list[Record]) -> plt.Figure:
     shares = counts / counts.sum(axis=1, keepdims=True).clip(1)
     few = len(classes) <= 20
     figure, axis = plt.subplots(figsize=(5.4, 4.6), layout="constrained")
-    marks = classes if few else False
+    plain = [text.replace("$", r"\$") for text in classes]  # matplotlib reads $ … $ as mathematics
+    marks = plain if few else False
     sns.heatmap(shares, cmap="Blues", vmin=0, vmax=1, square=True, ax=axis, xticklabels=marks, yticklabels=marks)
     axis.set(xlabel="predicted", ylabel="true", title=name(record.run.model))
     return _traced(figure, pd.DataFrame(counts.astype(int), columns=classes).assign(true=classes), [record.run.key])
@@ -231,7 +233,9 @@ def per_class(records: list[Record], most: int = 20):
         frame.insert(1, "images", frame["class"].map(dict(zip(records[0].metrics["classes"], images))))
     below = trace.line(frame, [record.run.key for record in firsts.values()])
     ends = frame if len(frame) <= most else pd.concat([frame.head(most // 2), frame.tail(most // 2)])
-    return ends.style.format(precision=3).hide(axis="index").set_caption(below).set_table_styles([_BELOW])
+    return (
+        ends.style.format(precision=3, escape="html").hide(axis="index").set_caption(below).set_table_styles([_BELOW])
+    )
 
 
 def lines(frame: pd.DataFrame, x: str, group: str) -> plt.Figure:

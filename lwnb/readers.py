@@ -11,11 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from lwnb import archives, images, splits
-from lwnb.archives import DataError, Files
+from lwnb import files, images, layout, splits
+from lwnb.files import DataError, Files, shown, some
 from lwnb.params import Source
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 TEST_SHARE = 0.2
 """Held out for testing where a data set has no test split of its own."""
@@ -133,7 +131,7 @@ def _cifar_batches(dataset: str, path: Path) -> Contents:
             if path.is_file():
                 extract_archive(path, aside)
             train, test = (kind(aside if path.is_file() else path.parent, train=flag) for flag in (True, False))
-        except (RuntimeError, OSError, *archives.DAMAGED) as error:
+        except (RuntimeError, OSError, *files.DAMAGED) as error:
             raise DataError(f"{path}: not the published {dataset}, or damaged: {error} Get it again.") from error
     if list(train.classes) != sorted(train.classes):
         raise DataError(f"{path}: classes are not in alphabetical order")
@@ -146,17 +144,17 @@ def _cifar_files(source: Source, path: Path) -> Contents:
     train, test = (
         _from_pixels(part.images.transpose(0, 2, 3, 1), part.labels) for part in (contents.train, contents.test)
     )
-    return Contents(contents.names, contents.classes, train, test, contents.skipped)
+    return Contents(contents.names, contents.classes, train, test, contents.skipped, contents.notes)
 
 
 def _tiny_imagenet(source: Source, path: Path) -> Contents:
-    with archives.opened(path) as files:
-        inside = [(name, name.split("/")) for name in files.names]
+    with files.opened(path) as found:
+        inside = [(name, name.split("/")) for name in found.names]
         train = [(name, parts[1]) for name, parts in inside if parts[0] == "train" and parts[2:3] == ["images"]]
         names = tuple(sorted({name for _, name in train}))
-        test = _annotated(files, names, path)
-        titles = _titles(_table(files, "words.txt", path), names)
-        return _contents(source, files, names, titles, {"train": train, "test": test}, 64, exact=True)
+        test = _annotated(found, names, path)
+        titles = _titles(_table(found, "words.txt", path), names)
+        return _contents(source, found, names, titles, {"train": train, "test": test}, 64, exact=True)
 
 
 def _table(files: Files, name: str, path: Path) -> list[list[str]]:
@@ -186,44 +184,24 @@ def _titles(words: list[list[str]], names: tuple[str, ...]) -> tuple[str, ...]:
 def _folder(source: Source, path: Path, size: int | None, exact: bool = False) -> Contents:
     if size is None:
         raise DataError("image_size: a folder of images has no size of its own; give one")
-    with archives.opened(path) as files:
-        entries = _layout(files.names, path)
-        names = tuple(sorted({name for part in entries.values() for _, name in part}))
-        return _contents(source, files, names, names, entries, size, exact)
+    with files.opened(path) as found:
+        seen = layout.read(found, path)
+        names = tuple(sorted({name for part in seen.entries.values() for _, name in part}))
+        titles = tuple(map(shown, names))
+        return _contents(source, found, names, titles, seen.entries, size, exact, seen.notes)
 
 
-def _layout(names: tuple[str, ...], path: Path) -> dict[str, list[tuple[str, str]]]:
-    """The (path, class) of each file, by split; one split `all` where there are no train/ and test/."""
-    tops = {name.split("/")[0] for name in names if "/" in name}
-    if tops & {"train", "test"} and tops != {"train", "test"}:
-        raise DataError(
-            f"{path}: expected train/ and test/, or a folder for each class; found {', '.join(sorted(tops))}. "
-            "A validation split is drawn from train/: move its images there."
-        )
-    depth = 1 if "train" in tops else 0
-    entries = {split: [] for split in (("train", "test") if depth else ("all",))}
-    loose = []
-    for name in names:
-        parts = name.split("/")
-        if len(parts) > depth + 1:
-            entries[parts[0] if depth else "all"].append((name, parts[depth]))
-        elif name.lower().endswith(SUFFIXES):
-            loose.append(name)
-    if loose:
-        raise DataError(f"{path}: images outside of any class's folder: {_some(loose)}; sort them into two or more")
-    return entries
-
-
-def _contents(source, files, names, classes, entries, size, exact) -> Contents:
+def _contents(source, found, names, classes, entries, size, exact, notes=()) -> Contents:
     """Decode the entries, deal with what cannot be read, and see that every class has enough images."""
-    bad, parts = {}, {}
+    bad, parts, remarks = {}, {}, Counter()
     for split, listed in entries.items():
-        parts[split], faults = _part(files, listed, names, size, exact)
+        parts[split], faults, seen = _part(found, listed, names, size, exact)
         bad |= faults
+        remarks += seen
     if bad and source.bad_images == "refuse":
         reasons = [f"{name} ({reason})" for name, reason in sorted(bad.items())]
         raise DataError(
-            f"{len(bad)} of {sum(map(len, entries.values()))} files cannot be read as images: {_some(reasons)}. "
+            f"{len(bad)} of {sum(map(len, entries.values()))} files cannot be read as images: {some(reasons)}. "
             "Repair or remove them, or set bad_images to 'skip' to leave them out."
         )
     if "all" in parts:
@@ -234,34 +212,45 @@ def _contents(source, files, names, classes, entries, size, exact) -> Contents:
     else:
         _enough({split: part.labels for split, part in parts.items()}, names)
         train, test = parts["train"], parts["test"]
-    return Contents(names, classes, train, test, tuple(sorted(bad)))
+    return Contents(names, classes, train, test, tuple(map(shown, sorted(bad))), (*notes, *_remarked(remarks)))
+
+
+def _remarked(remarks: Counter) -> list[str]:
+    """What to say of images by what `images.decode_all` remarked on them."""
+    notes = []
+    if several := remarks["several"]:
+        notes.append(f"Files with several images, of which the first one is used: {several:,}.")
+    if dark := remarks["dark"]:
+        notes.append(
+            f"Nearly black: {dark:,} of {remarks['deep']:,} files with 16 bits a channel hold no value above 4,095, as if "
+            "they had been taken with 12 bits or fewer; multiply their values so that they reach 65,535."
+        )
+    return notes
 
 
 def _enough(labels: dict[str, np.ndarray], names: tuple[str, ...]) -> None:
     if len(names) < 2:
         raise DataError(f"at least 2 classes are needed, found {len(names)}: {', '.join(names) or 'no images at all'}")
     least = {"train": 2, "test": 1, "all": round(1 / TEST_SHARE)}  # train/ gives a validation image as well
-    for split, some in labels.items():
-        counts = np.bincount(some, minlength=len(names))
+    for split, own in labels.items():
+        counts = np.bincount(own, minlength=len(names))
         few = [f"{name} ({count})" for name, count in zip(names, counts, strict=True) if count < least[split]]
         if few:
             where = f"readable images in {split}/" if split != "all" else "different images in a folder that is split"
-            raise DataError(f"each class needs at least {least[split]} {where}; too few: {_some(few)}")
+            raise DataError(f"each class needs at least {least[split]} {where}; too few: {some(few)}")
 
 
-def _some(items: Sequence[str]) -> str:
-    more = f" and {len(items) - 20} more" if len(items) > 20 else ""
-    return ", ".join(items[:20]) + more
-
-
-def _part(files: Files, listed: list[tuple[str, str]], names, size: int, exact: bool) -> tuple[Part, dict[str, str]]:
-    """The images of one split, known by their paths, and the reason for each file that cannot be read."""
+def _part(
+    found: Files, listed: list[tuple[str, str]], names, size: int, exact: bool
+) -> tuple[Part, dict[str, str], Counter]:
+    """The images of one split, known by their paths; the reason for each file that cannot be read; counts of remarks."""
     label = {name: number for number, name in enumerate(names)}
     paths = [path for path, _ in listed]
     labels = np.array([label[name] for _, name in listed], np.int64)
     ids = _hashes(path.encode(errors="surrogateescape") for path in paths)
-    pixels, contents, faults = images.decode_all(paths, files.read, size, exact)
+    pixels, contents, faults, remarks = images.decode_all(paths, found.read, size, exact)
+    seen = Counter(remark for told in remarks.values() for remark in told)
     whole = Part(pixels, labels, ids, contents)
     if not faults:
-        return whole, {}
-    return whole.take(np.array([path not in faults for path in paths])), faults
+        return whole, {}, seen
+    return whole.take(np.array([path not in faults for path in paths])), faults, seen

@@ -6,6 +6,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.cbook import is_math_text
 
 from lwnb import columns, figures
 from lwnb.params import FIVE
@@ -128,3 +129,18 @@ def test_of_many_classes_the_hardest_and_the_easiest_are_shown_in_order_with_the
     assert shown["class"].tolist() == [classes[n] for n in (0, 1, 2, 27, 28, 29)]
     assert shown["images"].tolist() == [100, 101, 102, 127, 128, 129]
     assert shown["SqueezeNet 1.1"].tolist() == [n / 60 for n in (0, 1, 2, 27, 28, 29)]
+
+
+def test_class_names_are_neither_mathematics_nor_markup():
+    classes = ["$5_{ to $6", "$10_a", "<b>", "x"]
+    record = SimpleNamespace(
+        run=SimpleNamespace(model="resnet18", key="0" * 12),
+        metrics={"classes": classes, "per_class_top1": [0.1, 0.2, 0.3, 0.4], "val_top1": 0.5},
+        predictions={"confusion": np.eye(4, dtype=int)},
+    )
+    figure = figures.confusion([record])
+    assert [text.get_text() for text in figure.axes[0].get_xticklabels() if is_math_text(text.get_text())] == []
+    drawn = figures.svg(figure).decode()  # half a formula would fail here
+    assert [name for name in classes[:2] if f"<!-- {name} -->" not in drawn] == []
+    html = figures.per_class([record]).to_html()
+    assert "&lt;b&gt;" in html and "<b>" not in html and "mathjax_ignore" in html

@@ -1,6 +1,9 @@
 """Image files of odd formats, made here by Pillow; the truth is the pixel values that went in."""
 
 import hashlib
+import struct
+import time
+import zlib
 
 import numpy as np
 import pytest
@@ -25,13 +28,19 @@ def only_colour(data: bytes, size: int = 8) -> tuple[int, ...]:
     return colour
 
 
-@pytest.mark.parametrize("kind", ["PNG", "WEBP", "BMP", "TIFF", "GIF", "JPEG"])
+LOSSY = {"JPEG": 3, "AVIF": 3, "JPEG2000": 1}
+
+
+@pytest.mark.parametrize("kind", images.FORMATS)
 def test_formats(kind):
+    if kind not in images.formats():
+        pytest.skip(f"this Pillow has no {kind}")
     pixels = np.zeros((8, 8, 3), np.uint8)
     pixels[:, :4] = (200, 30, 60)
     options = {"WEBP": {"lossless": True}, "JPEG": {"quality": 100, "subsampling": 0}}.get(kind, {})
+    options |= {"quality": 100, "subsampling": "4:4:4"} if kind == "AVIF" else {}
     decoded = images.decode(encoded(Image.fromarray(pixels), kind, **options), 8)
-    assert np.abs(decoded.transpose(1, 2, 0).astype(int) - pixels).max() <= (3 if kind == "JPEG" else 0)
+    assert np.abs(decoded.transpose(1, 2, 0).astype(int) - pixels).max() <= LOSSY.get(kind, 0)
 
 
 @pytest.mark.parametrize(
@@ -136,23 +145,124 @@ def test_what_cannot_be_read_is_named_with_its_reason(monkeypatch):
         "page.eps": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n%%EOF",  # would start Ghostscript
         "float.tiff": flat("F", 0.5, "TIFF"),
         "bomb.png": flat("RGB", RED, "PNG", size=200),
+        "a.heic": b"\0\0\0\x18ftypheic" + bytes(99),
+        "b.jpg": b"\0\0\0\x18ftypmif1" + bytes(99),
     }
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000)  # Pillow refuses beyond twice that
-    pixels, contents, faults = images.decode_all(list(files), files.__getitem__, 8)
+    pixels, contents, faults, remarks = images.decode_all(list(files), files.__getitem__, 8)
     assert set(faults) == set(files) - {"good.png"}
+    assert remarks == {}
     assert faults["empty.png"] == "empty"
     assert "truncated" in faults["cut.png"]
-    assert faults["text.jpg"] == faults["page.eps"] == "cannot identify image file"
+    assert faults["text.jpg"] == faults["page.eps"] == images.UNKNOWN
     assert "no known range" in faults["float.tiff"]
-    assert "decompression bomb" in faults["bomb.png"]
+    assert "megapixels" in faults["bomb.png"]
+    assert {name: word in faults[name] for name, word in (("a.heic", "HEIC"), ("b.jpg", "pillow-heif"))} == {
+        "a.heic": True,
+        "b.jpg": True,
+    }
     assert (pixels[0] == images.decode(whole, 8)).all()
     assert [row.tobytes() for row in contents] == [hashlib.sha256(data).digest() for data in files.values()]
 
 
 def test_many_files_keep_their_order():
     files = {str(seed): picture(seed) for seed in range(150)}
-    pixels, _, faults = images.decode_all(list(files), files.__getitem__, 8)
+    pixels, _, faults, _ = images.decode_all(list(files), files.__getitem__, 8)
     assert faults == {}
     for seed in (0, 63, 64, 149):
         truth = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), np.uint8)
         assert (pixels[seed].transpose(1, 2, 0) == truth).all()
+
+
+def test_what_a_name_says():
+    meant = ["a.jpg", "b.JPEG", "c.Pgm", "d.ppm", "e.heic", "f.avif", "g.jp2", "train/h.tif", "i.jfif", "j.mpo"]
+    assert [name for name in meant if not images.is_image(name)] == []
+    others = ["a.txt", "b", "c.png/", "d.json", "e.jpg.xmp", ".jpg", "f.MOV", "g.CR2", "h.pdf", "i.eps"]
+    assert [name for name in others if images.is_image(name)] == []
+    assert [n for n in others if images.is_sidecar(n)] == ["a.txt", "d.json", "e.jpg.xmp", "f.MOV", "g.CR2", "h.pdf"]
+
+
+def test_what_the_content_says():
+    assert images.identified(picture(1, 64))
+    assert images.identified(picture(1, 64)[:100]), "an image, though damaged"
+    assert not images.identified(b"text" * 99)
+    assert not images.identified(b"")
+
+
+def sixteen(top: int, colours: bool = False) -> bytes:
+    """A PNG of 16 bits a channel whose largest value is `top`; for colours by hand, since Pillow writes none."""
+    grey = np.full((8, 8), top, np.uint16)
+    if not colours:
+        return encoded(Image.fromarray(grey), "PNG")
+    rows = b"".join(b"\0" + np.repeat(row[:, None], 3, 1).astype(">u2").tobytes() for row in grey)
+    return png(8, 8, 16, 2, zlib.compress(rows))
+
+
+def png(width: int, height: int, depth: int, colour: int, data: bytes) -> bytes:
+    """A PNG file by its chunks."""
+    chunks = (
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)),
+        (b"IDAT", data),
+        (b"IEND", b""),
+    )
+    parts = (struct.pack(">I", len(d)) + t + d + struct.pack(">I", zlib.crc32(t + d)) for t, d in chunks)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+@pytest.mark.parametrize("colours", [False, True])
+@pytest.mark.parametrize(
+    ("top", "found"), [(1023, {"deep", "dark"}), (4095, {"deep", "dark"}), (4096, {"deep"}), (65535, {"deep"})]
+)
+def test_values_of_fewer_bits_in_16_are_remarked(top, found, colours):
+    _, _, faults, remarks = images.decode_all(["a.png"], lambda _: sixteen(top, colours), 8)
+    assert (faults, remarks) == ({}, {"a.png": found})
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"), [("GIF", True), ("TIFF", True), ("PNG", True), ("WEBP", True), ("MPO", False)]
+)
+def test_several_images_in_one_file_are_remarked(kind, told):
+    frames = [Image.new("RGB", (8, 8), colour) for colour in (RED, BLUE, GREEN)]
+    content = {"a": encoded(frames[0], kind, save_all=True, append_images=frames[1:]), "b": encoded(frames[0], kind)}
+    pixels, _, faults, remarks = images.decode_all(["a", "b"], content.__getitem__, 8)
+    assert faults == {}
+    assert remarks == ({"a": {"several"}} if told else {})
+    assert np.abs(pixels[0].astype(int) - pixels[1]).max() <= 3, "the first one"
+
+
+def test_a_scan_of_200_megapixels_is_refused_before_it_is_decoded():
+    _, _, faults, _ = images.decode_all(["a"], lambda _: png(20_000, 10_000, 8, 0, b""), 8)
+    assert "200 megapixels" in faults["a"]
+    assert "179" in faults["a"]
+
+
+def test_large_images_are_decoded_one_at_a_time(monkeypatch):
+    at_once, most, rgb = set(), [], images._rgb
+
+    def slow(image):
+        at_once.add(id(image))
+        time.sleep(0.02)
+        most.append(len(at_once))
+        at_once.remove(id(image))
+        return rgb(image)
+
+    monkeypatch.setattr(images, "_rgb", slow)
+    monkeypatch.setattr(images, "LARGE", 63)
+    images.decode_all(list("abcdef"), lambda _: picture(1, 8), 8)
+    assert max(most) == 1
+
+
+def test_what_cannot_be_opened_is_a_fault():
+    def read(name):
+        if name == "locked.png":
+            raise PermissionError(13, "Permission denied")
+        return picture(1)
+
+    _, _, faults, _ = images.decode_all(["a.png", "locked.png", "b.png"], read, 8)
+    assert faults == {"locked.png": "Permission denied"}
+
+
+def test_few_bytes_are_held_at_once(monkeypatch):
+    monkeypatch.setattr(images, "HELD", 1000)
+    chunks = list(images._chunks([*"abcde"], lambda _: bytes(600), {}))
+    assert [len(chunk) for chunk in chunks] == [2, 2, 1]

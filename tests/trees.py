@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import stat
 import tarfile
 import zipfile
 from pathlib import Path
@@ -38,20 +39,39 @@ def folder(place: Path, tree: dict[str, bytes]) -> Path:
     return place
 
 
-def tar(place: Path, tree: dict[str, bytes], top: str = "") -> Path:
+def tar(place: Path, tree: dict[str, bytes], top: str = "", hard: dict | None = None, soft: dict | None = None) -> Path:
+    """`hard` and `soft` are links as name -> target, written as they stand behind the files."""
     with tarfile.open(place, "w:gz" if place.name.endswith(".gz") else "w") as archive:
         for name, content in tree.items():
             member = tarfile.TarInfo(top + name)
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
+        for kind, links in ((tarfile.LNKTYPE, hard), (tarfile.SYMTYPE, soft)):
+            for name, target in (links or {}).items():
+                member = tarfile.TarInfo(top + name)
+                member.type, member.linkname = kind, target
+                archive.addfile(member)
     return place
 
 
-def zipped(place: Path, tree: dict[str, bytes], top: str = "") -> Path:
+def zipped(place: Path, tree: dict[str, bytes], top: str = "", soft: dict[str, str] | None = None) -> Path:
     with zipfile.ZipFile(place, "w") as archive:
         for name, content in tree.items():
             archive.writestr(top + name, content)
+        for name, target in (soft or {}).items():
+            info = zipfile.ZipInfo(top + name)
+            info.create_system, info.external_attr = 3, (stat.S_IFLNK | 0o777) << 16  # as Info-ZIP does with -y
+            archive.writestr(info, target)
     return place
+
+
+def named(content: bytes, at: int) -> bytes:
+    """A zip whose directory has byte `at` of every entry changed to 1: 8 is the flag of encryption, 10 the compression."""
+    whole, place = bytearray(content), 0
+    while (place := whole.find(b"PK\x01\x02", place)) >= 0:
+        whole[place + at] = 1
+        place += 4
+    return bytes(whole)
 
 
 def tiny_imagenet(each: int = 3) -> dict[str, bytes]:

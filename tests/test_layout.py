@@ -1,0 +1,163 @@
+"""How folders are understood, from paths alone: which are splits, which are classes, what is refused."""
+
+import unicodedata
+from pathlib import Path
+
+import pytest
+from trees import by_class
+
+from lwnb import layout
+from lwnb.files import DataError, Files
+
+NFC, NFD = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+
+
+def understood(paths, folders=()) -> layout.Layout:
+    return layout.read(Files(tuple(paths), {}.__getitem__, tuple(folders)), Path("set"))
+
+
+def counts(found: layout.Layout) -> dict[str, int]:
+    return {split: len(entries) for split, entries in found.entries.items()}
+
+
+def flat(*tops: str, each: int = 12, name: str = "{}.png") -> list[str]:
+    return [f"{top}/{name.format(number)}" for top in tops for number in range(each)]
+
+
+PAIRS = [
+    ("Train", "Test"),
+    ("training", "testing"),
+    ("train_set", "test_set"),
+    ("trn", "tst"),
+    ("TRAIN", "test images"),
+]
+
+
+@pytest.mark.parametrize(("train", "test"), [*PAIRS, ("seg_train", "seg_test")])
+def test_known_pairs_are_splits(train, test):
+    found = understood(by_class(f"{train}/", f"{test}/"))
+    assert counts(found) == {"train": 12, "test": 12}
+    assert {path.split("/")[0] for path, _ in found.entries["train"]} == {train}
+    assert {name for entries in found.entries.values() for _, name in entries} == {"cat", "dog"}
+    assert found.notes == ()
+
+
+@pytest.mark.parametrize("val", ["val", "Valid", "validation", "dev"])
+def test_of_three_splits_two_are_for_training(val):
+    found = understood([*by_class("train/", "test/"), *by_class(f"{val}/", each=3)])
+    assert counts(found) == {"train": 18, "test": 12}
+    (note,) = found.notes
+    assert [what for what in ("train/ (12", f"{val}/ (6") if what not in note] == []
+
+
+def test_a_validation_split_alone_is_the_test_split():
+    found = understood([*by_class("train/"), *by_class("val/", each=3)])
+    assert counts(found) == {"train": 12, "test": 6}
+    (note,) = found.notes
+    assert "val/ (6" in note
+
+
+@pytest.mark.parametrize("test", ["test/{}.png", "test/unknown/{}.png", "Test_Set/test/{}.png"])
+def test_images_without_labels_are_left_out(test):
+    unlabelled = [test.format(number) for number in range(5)]
+    top = test.split("/")[0]
+    found = understood([*by_class("train/"), *unlabelled])
+    assert counts(found) == {"all": 12}
+    assert f"{top}/ (5" in found.notes[0]
+    assert "train/ (12" in found.notes[1]
+    found = understood([*by_class("train/", "val/"), *unlabelled])
+    assert counts(found) == {"train": 12, "test": 12}
+    assert f"{top}/ (5" in found.notes[0]
+
+
+def test_train_alone_is_split():
+    found = understood(by_class("train/"))
+    assert counts(found) == {"all": 12}
+    assert {name for _, name in found.entries["all"]} == {"cat", "dog"}
+    (note,) = found.notes
+    assert "train/ (12" in note
+
+
+@pytest.mark.parametrize("wrapper", ["train/train/ test/test/", "train/images/ test/images/", "train/ test/data/"])
+def test_a_folder_around_the_classes_of_a_split_is_passed_over(wrapper):
+    found = understood(by_class(*wrapper.split()))
+    assert counts(found) == {"train": 12, "test": 12}
+    assert {name for entries in found.entries.values() for _, name in entries} == {"cat", "dog"}
+
+
+def test_a_class_may_be_called_as_a_split():
+    found = understood(flat("train", "bus", "car"))
+    assert {name for _, name in found.entries["all"]} == {"train", "bus", "car"}
+    (note,) = found.notes
+    assert "train/" in note
+    found = understood(flat("valid", "invalid"))
+    assert {name for _, name in found.entries["all"]} == {"valid", "invalid"}
+
+
+def test_folders_below_a_class_belong_to_it():
+    paths = [f"{name}/{name}{part}/more/{n}.png" for name in ("cat", "dog") for part in "xy" for n in range(3)]
+    found = understood([*paths, "cat/direct.png"])
+    assert counts(found) == {"all": 13}
+    assert {name for _, name in found.entries["all"]} == {"cat", "dog"}
+    tiny = understood([f"{name}/images/{n}.png" for name in ("cat", "dog") for n in range(3)])
+    assert {name for _, name in tiny.entries["all"]} == {"cat", "dog"}
+
+
+@pytest.mark.parametrize(
+    ("paths", "seen"),
+    [
+        (by_class("fold_0/", "fold_1/", "fold_2/"), ["fold_0", "fold_2", "cat", "dog"]),
+        (flat("images", "masks"), ["images", "masks"]),
+        ([*flat("images"), *flat("masks", name="{}_mask.png")], ["images", "masks"]),
+        ([f"{top}/scene{37 * n}.png" for top in ("left", "right") for n in range(12)], ["left", "right", "12"]),
+        ([f"{top}/{word}.png" for top in ("left", "right") for word in "abcdefghijklm"], ["left", "right", "13"]),
+        ([*by_class("train/", "test/"), *by_class("extra/")], ["train", "test", "extra"]),
+        ([*by_class(""), *by_class("test/")], ["test", "cat", "dog"]),
+        (by_class("test/"), ["test"]),
+        (by_class("val/", "test/"), ["test", "val"]),
+        ([*by_class("train/", "test/"), "train/stray.png"], ["train/stray.png"]),
+        ([*by_class("train/", "test/"), "test/stray.png"], ["test/stray.png"]),
+        ([*by_class("train/", "val/"), "stray.png"], ["stray.png"]),
+        ([*flat("train"), *flat("test")], ["train/0.png"]),
+        ([*by_class("train/", "test/"), "test/owl/1.png"], ["owl"]),
+        ([*by_class("train/", "test/", classes=("cat", "dog", "Owl")), "test/owl/1.png"], ["owl"]),
+        ([*flat("images"), "labels.csv"], ["images", "labels.csv"]),
+        (["1.png", "2.png", "labels.csv"], ["1.png", "labels.csv"]),
+        (["flowers.zip", "README.md"], ["no images", "flowers.zip"]),
+        (["data/0.parquet"], ["no images", "data/0.parquet"]),
+        ([f"cat/{n}.CR2" for n in range(7)], ["no images", "7 .cr2"]),
+    ],
+)
+def test_what_is_refused_is_told_with_what_was_seen(paths, seen):
+    with pytest.raises(DataError) as caught:
+        understood(paths)
+    assert [what for what in seen if what not in str(caught.value)] == []
+
+
+@pytest.mark.parametrize("name", ["{}.png", "img_{:04}.png", "IMG_{}.JPG"])
+def test_classes_may_count_their_images_alike(name):
+    assert counts(understood(flat("cat", "dog", name=name, each=40))) == {"all": 80}
+    assert counts(understood([*flat("with_mask", "mask", name=name)])) == {"all": 24}
+
+
+def test_one_class_in_two_forms_of_unicode():
+    found = understood([*by_class("train/", classes=(NFD, "dog")), *by_class("test/", classes=(NFC, "dog"))])
+    assert {name for entries in found.entries.values() for _, name in entries} == {NFC, "dog"}
+    assert f"train/{NFD}/0.png" in dict(found.entries["train"]), "the path stays"
+    (note,) = found.notes
+    assert NFC in note
+    one = understood(by_class("", classes=(NFD, "dog")))
+    assert {name for _, name in one.entries["all"]} == {NFD, "dog"}, "as before, where there is one form only"
+
+
+def test_folders_without_images_are_named():
+    found = understood([*by_class(""), "docs/about.txt"], ["cat/", "owl/", "owl/deep/"])
+    assert [what for what in ("owl/", "docs/", "1 .txt") if what not in " ".join(found.notes)] == []
+    found = understood(by_class("train/", "test/"), ["train/", "train/owl/", "test/cat/", "val/"])
+    (note,) = found.notes
+    assert note.endswith(": train/owl/, val/.")
+
+
+def test_many_files_are_understood_at_once():
+    paths = [f"class{label}/{seed}.jpg" for label in range(300) for seed in range(200)]
+    assert counts(understood(paths)) == {"all": 60_000}
