@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterable
 
 from lwnb import disk
-from lwnb.params import home
+from lwnb.params import home, shelves
 
 FIELDS = ("dataset", "image_size", "classes", "train", "test", "across", "labels", "within", "skipped", "notes")
 """What a record holds. `train` and `test`: the images of each of the `classes`. By identical pixels at `image_size`: `across`, test
@@ -23,10 +23,10 @@ def save(digest: str, record: dict) -> None:
 
 
 def find(digest: str) -> dict | None:
-    """The record of a data set, from `runs/` or else `results/`; a damaged one counts as none."""
-    for root in ("runs", "results"):
+    """The record of a data set, from the first of `lwnb.params.shelves` that has it; a damaged one counts as none."""
+    for shelf in shelves():
         try:
-            record = json.loads((home() / root / "images" / f"{digest}.json").read_bytes())
+            record = json.loads((shelf / "images" / f"{digest}.json").read_bytes())
             return {name: record[name] for name in FIELDS}
         except (OSError, ValueError, KeyError, TypeError):
             continue

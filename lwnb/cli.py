@@ -167,10 +167,14 @@ def _clock(seconds: float) -> str:
 @app.command()
 def plan(pages: Pages = None, budget: Budget = None, param: Changes = None, study: Studies = None) -> None:
     """List the runs of these pages: which are there, which would train, and for how long. Trains nothing."""
-    from lwnb import grid
+    from lwnb import census, grid
 
-    runs = _runs(_pinned(_read(pages, budget, param)), study)
+    found = _pinned(_read(pages, budget, param))
+    runs = _runs(found, study)
     grid.check(runs)
+    for name, p in found.items():
+        for sentence in census.sentences(p.digest):
+            _tell(f"{name}: {sentence}")
     typer.echo(grid.plan(runs).to_string(index=False, na_rep="?", float_format="{:g}".format))
     _announce(runs)
 
