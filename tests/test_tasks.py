@@ -111,8 +111,8 @@ def test_the_splits_of_published_data_sets_stay_as_they_are_whatever_copies_they
     images["train"][0][40:] = images["train"][0][:40]  # each of four pictures a class twice
     where = source(folder(house / "cifar10", cifar10_files(images)), dataset="cifar10")
     found = data.load(where)
-    task = data.task(run(found, where, image_size=32, val_share=0.25))
-    held = splits.hold_out(found.train.labels.numpy(), found.train.ids.numpy(), 0.25, "val:0:")
+    task = data.task(run(found, where, image_size=32, val_share=0.375))
+    held = splits.hold_out(found.train.labels.numpy(), found.train.ids.numpy(), 0.375, "val:0:")
     assert torch.equal(task.val.images, found.train.images[torch.from_numpy(held)])
 
 
