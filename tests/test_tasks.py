@@ -5,9 +5,9 @@ import random
 import pytest
 import torch
 from torch.nn import functional as F
-from trees import by_class, folder, tar, zipped
+from trees import by_class, cifar10, cifar10_files, folder, tar, zipped
 
-from lwnb import data, params
+from lwnb import data, params, splits
 from lwnb.data import DataError
 from lwnb.params import Run, Source
 
@@ -104,6 +104,16 @@ def test_a_task_tells_which_files_were_left_out(house):
     place = folder(house / "pictures", by_class("", each=10) | {"cat/bad.png": b""})
     where = source(place, bad_images="skip")
     assert data.task(run(data.load(where, 8), where)).skipped == ("cat/bad.png",)
+
+
+def test_the_splits_of_published_data_sets_stay_as_they_are_whatever_copies_they_hold(house):
+    images = cifar10(train=8, test=1)
+    images["train"][0][40:] = images["train"][0][:40]  # each of four pictures a class twice
+    where = source(folder(house / "cifar10", cifar10_files(images)), dataset="cifar10")
+    found = data.load(where)
+    task = data.task(run(found, where, image_size=32, val_share=0.375))
+    held = splits.hold_out(found.train.labels.numpy(), found.train.ids.numpy(), 0.375, "val:0:")
+    assert torch.equal(task.val.images, found.train.images[torch.from_numpy(held)])
 
 
 # --- Overlap ---
