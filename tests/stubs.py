@@ -31,8 +31,11 @@ FAULT = """# the planted fault
 if name == "two":
     raise KeyError(f"planted in {name}")
 """
+TITLE = "Two: it's 5 % & my_photos, C# (new) ~~+^=;?/@!"
+"""What no page's title is refused for."""
+
 PAGES = [
-    Page("two", "Page Two", {"name": "two", "scale": 5e-05}),  # not in the order of the alphabet
+    Page("two", TITLE, {"name": "two", "scale": 5e-05}),  # not in the order of the alphabet
     Page("one", "Page One", {"name": "one", "scale": 2.0}),
 ]
 

@@ -13,7 +13,7 @@ import nbformat
 import pytest
 import stubs
 
-from lwnb import book
+from lwnb import book, params
 from lwnb.pages import Page, execute
 from lwnb.params import ParamsError
 
@@ -168,9 +168,21 @@ def test_a_build_killed_before_any_of_its_steps_leaves_a_whole_book_or_none(tmp_
 def test_a_title_names_study_and_page(stub):
     titles = {page: re.search(r"<h1>(.*?)<", (stub.html / page).read_text())[1] for page in pages_of(stub)}
     assert titles["01_bars/one.html"] == "Bars: Page One"
-    assert titles["02_faults/two.html"] == "Faults: Page Two"
+    assert plain(titles["02_faults/two.html"]) == f"Faults: {stubs.TITLE}"
     assert titles["01_bars/index.html"] == "Bars"
     assert titles["index.html"] == "Front page"
+
+
+def test_a_title_of_signs_shows_as_it_stands_wherever_a_page_is_named(stub):
+    assert params.check({"title": stubs.TITLE})
+    for page, places in {"01_bars/two": 4, "02_faults/index": 3}.items():
+        shown = re.sub(r"<[^>]+>", "", (stub.html / f"{page}.html").read_text())
+        assert plain(shown).count(stubs.TITLE) >= places, page
+
+
+def plain(text: str) -> str:
+    """A text of HTML without typographic apostrophes."""
+    return html.unescape(text).replace("’", "'")
 
 
 def test_the_failed_page_shows_its_error_and_its_neighbours_show_their_output(stub):

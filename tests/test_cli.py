@@ -11,7 +11,7 @@ from planted import plant
 from test_params import RUN
 from test_results import save
 
-from lwnb import cli, deploy, disk, grid, pages, results, studies, tuning
+from lwnb import archives, book, cli, deploy, disk, grid, models, pages, results, studies, tuning
 from lwnb.params import CHECKOUT, ParamsError, Run
 
 LWNB = Path(sys.executable).with_name("lwnb")
@@ -235,6 +235,12 @@ def test_a_tuned_file_that_cannot_be_written_is_named(house, monkeypatch):
     monkeypatch.setattr(tuning, "FILE", house / "file" / "tuned.yaml")
     monkeypatch.setattr(grid, "ensure", lambda runs, *_: [plant(0.9, **run.model_dump()) for run in runs])
     assert str(house / "file") in refusal(monkeypatch, "tune", "digits", *RATES, "-p", "notebooks=[01_architectures]")
+
+
+@pytest.mark.parametrize("kind", [ParamsError, archives.DataError, models.WeightsError, book.BookError])
+def test_an_error_of_the_project_is_its_message_alone(house, monkeypatch, kind):
+    monkeypatch.setattr(results, "every", lambda: (_ for _ in ()).throw(kind("planted")))
+    assert refusal(monkeypatch, "runs") == "lwnb: planted"
 
 
 def test_an_unexpected_fault_keeps_its_traceback(house, monkeypatch):

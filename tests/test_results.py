@@ -152,6 +152,56 @@ def test_a_run_in_both_places_is_one_row(house):
     assert len(results.every()) == 1 and results.every()[0].folder.is_relative_to(house / "runs")
 
 
+@pytest.fixture
+def project(house, tmp_path, monkeypatch):
+    """Published records outside the home."""
+    monkeypatch.setenv("LWNB_HOME", str(house / "home"))
+    monkeypatch.setenv("LWNB_RESULTS", str(tmp_path / "project"))
+    return tmp_path / "project"
+
+
+def move(record, project):
+    """Where a record stands among the project's published ones, and nowhere else."""
+    place = project / record.folder.relative_to(results.home() / "runs")
+    place.parent.mkdir(parents=True)
+    return record.folder.rename(place)
+
+
+def test_the_project_s_published_records_are_found_from_a_home_elsewhere(project):
+    run = save().run
+    assert not results.find(run).published
+    place = move(results.find(run), project)
+    for found in (results.find(run), results.find_key(run.key), *results.every()):
+        assert found.folder == place and found.published
+    save()
+    assert not results.find(run).published and [record.published for record in results.every()] == [False]
+
+
+def test_what_the_project_has_published_is_not_published_again_and_nothing_is_written_there(project):
+    record = save()
+    move(record, project)
+    before = {file: file.stat().st_mtime_ns for file in project.rglob("*")}
+    assert results.publish([results.find(record.run)]) == [] == results.publish([save()])
+    assert not (results.home() / "results").exists()
+    (results.folder(record.run) / results.CONVERSIONS).write_text('{"rows": [1]}')
+    (copied,) = results.publish([results.find(record.run)])
+    assert (copied / results.CONVERSIONS).exists() and copied.is_relative_to(results.home() / "results")
+    assert {file: file.stat().st_mtime_ns for file in project.rglob("*")} == before
+
+
+def test_device_records_and_footprints_of_the_project_are_found_too(project):
+    setting, shape = devices.setting(devices.Cell("resnet18", 10, 32, 32)), {"model": "resnet18", "image_size": 32}
+    shape |= {"output_stride": 32, "num_classes": 10}
+    costs.save_timing({"setting": setting, "samples_ms": [[1.0]]})
+    costs.save_footprint(shape, {"onnx_fp32_bytes": 1})
+    project.mkdir()
+    for kind in ("devices", "footprints"):
+        (results.home() / "runs" / kind).rename(project / kind)
+    assert costs.find_timing(setting) == costs.timings()[0] == {"setting": setting, "samples_ms": [[1.0]]}
+    assert costs.find_footprint(shape) == {"onnx_fp32_bytes": 1} and len(costs.timing_names()) == 2
+    assert costs.publish() == 0
+
+
 def test_a_timing_belongs_to_its_whole_setting(house):
     setting = devices.setting(devices.Cell("resnet18", 10, 32, 32))
     costs.save_timing({"setting": setting, "samples_ms": [[1.0]]})

@@ -2,6 +2,7 @@
 
 import pytest
 import typer
+import yaml
 from planted import plant
 
 from lwnb import cli, exports, grid, results, studies, tuning
@@ -109,6 +110,39 @@ def test_a_climb_stops_at_a_run_that_fails(p, monkeypatch):
     with pytest.raises(typer.Exit):
         cli.tune(["digits"], "quick", [f"tune_lrs={LADDER}", "models=[resnet18]"])
     assert [run.lr for run in asked] == LADDER[2:5] and not tuning.FILE.exists()
+
+
+ENTRY = {"dataset": "digits", "model": "resnet18", "lr": 0.002, "tried": {0.002: "0123456789ab"}}
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("[1", ["line 1"]),
+        ("5", ["5"]),
+        ("a: 1", ["a"]),
+        ("- 1", ["0"]),
+        (yaml.safe_dump([{k: v for k, v in ENTRY.items() if k != "lr"}]), ["0.lr"]),
+        (yaml.safe_dump([ENTRY, ENTRY | {"lr": "fast"}]), ["1.lr", "fast"]),
+        (yaml.safe_dump([ENTRY | {"tried": None}]), ["0.tried"]),
+        (yaml.safe_dump([ENTRY | {"tried": {0.002: 822391747663}}]), ["0.tried", "822391747663"]),
+        (yaml.safe_dump([ENTRY | {"remark": "mine"}]), ["0.remark"]),
+    ],
+)
+def test_a_file_edited_by_hand_is_refused_in_one_line_that_names_the_place(p, content, words):
+    tuning.FILE.write_text(content)
+    with pytest.raises(ParamsError) as error:
+        studies.architectures(p)
+    assert "\n" not in str(error.value)
+    assert all(word in str(error.value) for word in [str(tuning.FILE), *words]), str(error.value)
+
+
+def test_a_file_that_is_no_text_is_named(p):
+    tuning.FILE.write_bytes(b"\xff")
+    with pytest.raises(ParamsError, match="tuned.yaml"):
+        tuning.chosen([])
+    tuning.FILE.write_text("# nothing was tuned yet")
+    assert tuning.chosen([]) is None
 
 
 def test_one_rate_is_nothing_to_choose_from(house):
