@@ -55,7 +55,8 @@ def budgets(file: Path = CHECKOUT / "book" / "budgets.yaml") -> list[Budget]:
 def records_of(dataset: str) -> list[Record]:
     """For each network the finished run on all classes of a data set that validation prefers, all tested on the same images.
 
-    Runs that learned come before those that did not, and then runs whose exported networks were tested. Of runs with different numbers of test images, those with the most count.
+    Runs that learned come before those that did not, and then runs whose exported networks were tested. Of runs with
+    different numbers of test images, those with the most count.
 
     Raises
     ------
@@ -105,7 +106,7 @@ CANDIDATE = (
     "key", "model", "runtime", "precision", "top1", "n_test", "guess_top1", "macro_f1", "num_classes", "shortfall",
     "size_mb", "macs", "latency_ms", "memory_mib", "memory_is", "right",
 )  # fmt: skip
-"""The columns of `candidates`; `shortfall` says why a file knows nothing of the images, and `right` which it is right about."""
+"""The columns of `candidates`: `shortfall` says why a file is no better than a guess, `right` is by image."""
 
 
 def _plain(record: Record) -> dict:

@@ -148,7 +148,7 @@ COLUMNS = {
 """Label, unit, format and better direction of every column that a table or a plot shows."""
 
 UNEQUAL = 1.1
-"""Classes are called unequal where always guessing the largest is right so many times as often as with equal classes."""
+"""Classes are unequal where always guessing the largest is right more than so many times as often as with equal."""
 
 TIMES = ("train_seconds", "epoch_seconds", "images_per_second", "wall_seconds")
 """Columns that compare machines where runs were trained on different ones; see `incomparable`."""
@@ -181,7 +181,7 @@ def guessed(guess_top1: float, macro_f1: float, num_classes: float) -> str:
 
 
 def beside(columns: Sequence[str], frame) -> list[str]:
-    """The columns of a table; where classes are unequal, with the guess's top-1 and macro F1 behind top-1 and its interval."""
+    """The columns of a table; where classes are unequal, a guess's top-1 and macro F1 follow top-1 and its interval."""
     columns = list(columns)
     if "top1" not in columns or not {"guess_top1", "macro_f1", "num_classes"} <= set(frame):
         return columns

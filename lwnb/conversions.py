@@ -16,8 +16,9 @@ LOSS = 0.01
 def table(records: Sequence[Record]) -> pd.DataFrame:
     """A row a converted network: its top-1, and the paired difference to PyTorch in fp32 on the same test images.
 
-    Macro F1 is the file's, what a guess has that of the run. `agree` is the share of images for which it says what PyTorch says, `error` the largest difference of a logit over the
-    largest logit; p is McNemar's exact test, corrected by Holm; `marked` where more than `LOSS` is lost.
+    `macro_f1` is that of the converted network, `guess_top1` what always guessing the largest class has. `agree` is the
+    share of images for which it says what PyTorch says, `error` the largest difference of a logit over the largest
+    logit; p is McNemar's exact test, corrected by Holm; `marked` where more than `LOSS` is lost.
     """
     rows = []
     for record in records:

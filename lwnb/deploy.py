@@ -37,14 +37,14 @@ TERMS = {
 """The terms of the images that a network was trained on: see the book's page on data sets."""
 
 SIDES = {"digits": 8, "cifar10": 32, "cifar100": 32, "tiny-imagenet": 64}
-"""Pixels a side of the images of a data set that has a size of its own; those of a folder are read at a run's `image_size`."""
+"""Pixels a side of the images of data sets with a size of their own; a folder's are read at a run's `image_size`."""
 
 INPUT = (
-    "images, N x 3 x image_size x image_size, float32, RGB. From an image file, as in training: turned as its EXIF data say; "
-    "16-bit grey divided by 257; laid on white where it is transparent; for each of sizes in turn resized by its shorter side "
-    "(bilinear, antialiased) and cropped about the centre; then (pixel / 255 - mean) / std"
+    "images, N x 3 x image_size x image_size, float32, RGB. From an image file, as in training: turned as its EXIF "
+    "data say; 16-bit grey divided by 257; laid on white where it is transparent; for each of sizes in turn resized by "
+    "its shorter side (bilinear, antialiased) and cropped about the centre; then (pixel / 255 - mean) / std"
 )
-"""What a file wants as input, in words: what `lwnb.images.decode`, `augment.resize` and `augment.normalise` make of a file."""
+"""The input of a shipped network, in words: what `images.decode`, `augment.resize` and `augment.normalise` make."""
 
 
 def export(

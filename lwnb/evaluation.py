@@ -63,7 +63,7 @@ def predictions(logits: Tensor, labels: Tensor) -> dict[str, np.ndarray]:
 
 
 def guess_top1(train: Tensor, test: Tensor) -> float:
-    """The top-1, 0..1, that always guessing the largest class of the labels `train` (N,) has on the labels `test` (M,)."""
+    """The top-1, 0..1, of always guessing the largest class of the labels `train` (N,) on the labels `test` (M,)."""
     return (test == train.bincount().argmax()).double().mean().item()
 
 

@@ -36,7 +36,8 @@ def colour(model: str):
 def table(frame: pd.DataFrame, columns: list[str] | None = None):
     """A table with labels, units and formats from `COLUMNS`; the best value of a column that has a better direction is bold.
 
-    Where classes are unequal, what always guessing the largest has and macro F1 stand beside top-1. Below it stand the runs that it was made from, if a column `key` names them (shown or not), and its data as CSV.
+    Where classes are unequal, what always guessing the largest has and macro F1 stand beside top-1. Below the table
+    stand the runs that it was made from, if a column `key` names them (shown or not), and its data as CSV.
     """
     columns, apart = beside([c for c in columns or frame.columns if c in frame], frame), incomparable(frame)
     below = trace.line(frame[columns + ["key"] * ("key" in frame and "key" not in columns)])

@@ -90,8 +90,8 @@ def _classes(records: Sequence[Record]) -> list[str]:
         if unequal(record.guess_top1, record.metrics["num_classes"]):
             names, labels = record.metrics["classes"], record.predictions["labels"]
             few, *_, many = sorted(zip(np.bincount(labels, minlength=len(names)).tolist(), names, strict=True))
-            said = f"Classes are unequal, from {few[0]:,} ({few[1]}) to {many[0]:,} ({many[1]}) of {len(labels):,} test images"
-            return [f"{said}: top-1 is mostly about the large ones, macro F1 about all alike."]
+            ends = f"from {few[0]:,} ({few[1]}) to {many[0]:,} ({many[1]}) of {len(labels):,} test images"
+            return [f"Classes are unequal, {ends}: top-1 is mostly about the large ones, macro F1 about all alike."]
     return []
 
 

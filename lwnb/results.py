@@ -37,7 +37,7 @@ ACCURACIES = (
 """The metrics that a run which did not learn has no use for; its costs stand all the same."""
 
 COUNTS = ("n_train", "n_val", "n_test", "num_classes", "guess_top1", "epochs_run", "parameters", "macs", "size_bytes")
-"""The counts and costs of a run, and what a guess has: with the accuracies, the columns that a table of runs always has."""
+"""The counts and costs of a run, and a guess's top-1: with the accuracies, the columns that every table of runs has."""
 
 MEASURED = ("train_seconds", "epoch_seconds", "images_per_second", "wall_seconds", "started", "other_load")
 """The fields of a run's environment that stand in the table of runs."""
@@ -92,10 +92,10 @@ class Record:
     def shortfall(self) -> str:
         """Why the network did not learn, in words; empty where it did.
 
-        It learned if its training loss fell below a constant guess's and its test top-1 is better than always guessing the
-        largest class, see `better`. The test split may judge here, for this is a statement about the number that is shown,
-        and chooses nothing: learning rates are tuned without it. Validation would flatter, since it has chosen the epoch,
-        and it often has few images.
+        It learned if its training loss fell below a constant guess's, and if its test top-1 is better than always
+        guessing the largest class: see `better`. The test split may judge here, for this is a statement about the
+        number that is shown, and chooses nothing: learning rates are tuned without it. Validation would flatter, since it has
+        chosen the epoch, and it often has few images.
         """
         top1, n = self.metrics["top1"], self.metrics["n_test"]
         if not self.metrics["learned"]:
@@ -306,7 +306,7 @@ def failures() -> list[dict]:
 
 
 def status(run: Run) -> str:
-    """'done', 'did not learn' (finished, but no better than a guess: see `Record.shortfall`), 'failed', 'interrupted' or 'missing'."""
+    """'done', 'did not learn' (finished, see `Record.shortfall`), 'failed', 'interrupted' or 'missing'."""
     return _status(run, find(run))
 
 

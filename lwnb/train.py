@@ -34,7 +34,7 @@ FITTED_ON = 1000
 """Training images on which the trained network's top-1 and loss are taken, or as many as there are for validation."""
 
 LEARNED = 0.98
-"""A run whose last epoch's training loss is not below this share of a constant guess's did not learn; see `Record.learned`."""
+"""A run has not learned unless its last epoch's training loss is below this share of a constant guess's."""
 
 
 def train(run: Run, parent: Run | None = None, on_epoch: Callable[[dict], None] = lambda row: None) -> Record:

@@ -155,7 +155,7 @@ def example() -> str:
 
 
 def guesses(file, pictures) -> list[str]:
-    """What the README's lines print for these image files, in a process that has loaded neither torch nor this package."""
+    """What the README's lines print for these image files, in a process that loads neither torch nor this package."""
     loop = f"import sys\nfor sys.argv[2] in sys.argv[2:]: exec({example()!r})"
     command = [sys.executable, "-I", "-c", loop + '\nassert not {"torch", "lwnb"} & set(sys.modules)', file, *pictures]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -174,7 +174,7 @@ def written(image, kind="PNG", turned=None, **options) -> bytes:
 
 
 def formats(image) -> dict[str, bytes]:
-    """An RGB image of dark ink on white as files that are read in different ways: turned, see-through, 16 bits deep, ..."""
+    """An RGB image of dark ink on white as files that are read in different ways: turned, see-through, 16 bits deep."""
     grey = image.convert("L")
     clear = image.convert("RGBA")
     clear.putalpha(grey.point(lambda value: 255 * (value < 200)))
@@ -190,7 +190,7 @@ def formats(image) -> dict[str, bytes]:
 
 
 def drawn(kind: str, draw: np.random.Generator):
-    """A dark circle or an upright ellipse on white, in the middle of 120 x 40 pixels: squeezed to a square, a circle is upright."""
+    """A dark circle or an upright ellipse amid 120 x 40 white pixels; squeezed to a square, a circle is an ellipse."""
     image, ink = Image.new("RGB", (120, 40), "white"), tuple(map(int, draw.integers(0, 120, 3)))
     x, y, height = 60 + draw.integers(-4, 5), 20 + draw.integers(-2, 3), int(draw.integers(12, 17))
     width = height if kind == "circle" else height // 3

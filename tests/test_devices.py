@@ -206,7 +206,7 @@ def test_recommend_answers_on_the_command_line(two):
 
 
 def test_what_is_no_better_than_a_guess_fits_nowhere(house):
-    """Two of three classes of 0.33 each taken for each other; and of a network that learned, an INT8 file that guesses."""
+    """Three classes and top-1 0.36; and of a network that learned, an INT8 file that knows one class alone."""
     labels = np.arange(300) % 3
     plant(0.36, n=300, labels=labels, model="squeezenet1_1")
     fine = plant(0.9, n=300, labels=labels)

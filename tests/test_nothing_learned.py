@@ -1,4 +1,4 @@
-"""A page on which no network learned is a page that says so: every cell of its notebooks runs, and nothing is recommended."""
+"""A page on which no network learned says so: every cell of its notebooks runs, and nothing is recommended."""
 
 import ast
 import json
@@ -13,7 +13,7 @@ from lwnb.params import CHECKOUT
 
 @pytest.fixture
 def page(house, monkeypatch):
-    """Digits with three networks that guess: one whose loss stayed where it was, two whose loss fell and whose top-1 did not rise."""
+    """Digits with networks that guess: the loss of every third stayed where it was, that of the others fell."""
     names = ["resnet18", "squeezenet1_1", "mobilenet_v3_small"]
     p = params.read(*params.files_of("digits", "quick"), models=names, tune_lrs=[])
     for number, run in enumerate(studies.runs(p)):

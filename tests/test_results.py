@@ -14,7 +14,8 @@ ENVIRONMENT = {
     "versions": {"lwnb": "0"}, "machine": results.machine(), "device": "cpu", "threads": 2,
 }  # fmt: skip
 METRICS = {
-    "learned": True, "top1": 0.5, "guess_top1": 0.1, "n_train": 100, "n_test": 4, "num_classes": 2, "classes": ["a", "b"],
+    "learned": True, "top1": 0.5, "guess_top1": 0.1, "n_train": 100, "n_test": 4, "num_classes": 2,
+    "classes": ["a", "b"],
 }  # fmt: skip
 ARRAYS = {"labels": np.array([0, 1]), "top5": np.array([[0, 1], [1, 0]]), "confidence": np.array([0.9, 0.8])}
 HISTORY = [{"epoch": 1, "val_top1": 0.4}, {"epoch": 2, "val_top1": 0.5}]
