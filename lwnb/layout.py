@@ -192,15 +192,15 @@ def _refuse_unsorted(
     loose = loose + [name for part in entries.values() for name, parts in part.items() if len(parts) < 2]
     classes = sorted({parts[0] for part in entries.values() for parts in part.values()})
     if loose:
-        fault = f"images outside of any class's folder: {some(loose)}"
+        fault = f"images outside of any class's folder: {some(loose, most=5)}"
     elif len(classes) < 2:
         fault = f"at least 2 classes are needed, found {len(classes)}: {some(classes) or 'no images at all'}"
     else:
         return
     tables = [name for name in beside if images.suffix(name) in TABLES and name.count("/") < 2]
-    said = [f"Labels are read from folders, not from {some(tables[:3])}."] if tables else []
+    said = [f"Labels are read from folders, not from {some(tables, most=3)}."] if tables else []
     if not classes and (packed := [name for name in beside if images.suffix(name) in ARCHIVES]):
-        said.append(f"To use an archive, set data_root to it, or unpack it: {some(packed[:3])}.")
+        said.append(f"To use an archive, set data_root to it, or unpack it: {some(packed, most=3)}.")
     raise DataError(" ".join([f"{path}: {fault}. {SORT}", *said, *told]))
 
 

@@ -1,13 +1,17 @@
 """How folders are understood, from paths alone: which are splits, which are classes, what is refused."""
 
+import re
+import subprocess
+import sys
 import unicodedata
 from pathlib import Path
 
 import pytest
-from trees import by_class
+from trees import by_class, folder
 
 from lwnb import layout
 from lwnb.files import DataError, Files
+from lwnb.params import CHECKOUT
 
 NFC, NFD = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
 
@@ -156,6 +160,15 @@ def test_folders_without_images_are_named():
     found = understood(by_class("train/", "test/"), ["train/", "train/owl/", "test/cat/", "val/"])
     (note,) = found.notes
     assert note.endswith(": train/owl/, val/.")
+
+
+def test_the_example_that_sorts_by_a_table_does(tmp_path):
+    page = (CHECKOUT / "book" / "data.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    folder(tmp_path, {f"images/{n}.png": b"%d" % n for n in range(4)} | {"labels.csv": b"f,l\n0.png,cat\n3.png,dog\n"})
+    subprocess.run([sys.executable, "-c", example], cwd=tmp_path, check=True)
+    found = {f.relative_to(tmp_path / "sorted").as_posix(): f.read_bytes() for f in tmp_path.glob("sorted/*/*")}
+    assert found == {"cat/0.png": b"0", "dog/3.png": b"3"}
 
 
 def test_many_files_are_understood_at_once():
