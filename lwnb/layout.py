@@ -172,17 +172,23 @@ def _refuse_parallel(names: Sequence[str], path: Path) -> None:
         )
     same = set.intersection(*stems.values())
     paired = all(words & {top.casefold() for top in stems} for words in PAIRED)
-    if paired or (len(same) >= max(10, ALIKE * max(map(len, stems.values()))) and not _counted(same)):
+    if paired or len(same) - _counted(same) >= max(10, ALIKE * max(map(len, stems.values()))):
         raise DataError(
             f"{path}: {tops} seem to belong together rather than to be classes, as {len(same)} file names stand in all of "
             f"them. {SORT} If they are classes, give the folders or files other names."
         )
 
 
-def _counted(stems: set[str]) -> bool:
-    """Whether names count through, as in img_1 to img_40: then other folders have them by chance."""
-    numbers = [int(re.sub(r"\D", "", stem) or 0) for stem in stems]
-    return len({re.sub(r"\d", "", stem) for stem in stems}) == 1 and max(numbers) - min(numbers) < 2 * len(stems)
+def _counted(stems: set[str]) -> int:
+    """How many names count through, as img_1 to img_40 do, or 1 (1) to 40 (1): other folders have these by chance."""
+    alike = defaultdict(list)
+    for stem in stems:
+        alike[re.sub(r"\d+", "#", stem)].append([int(number) for number in re.findall(r"\d+", stem)])
+    return sum(len(numbers) for numbers in alike.values() if any(map(_counts_through, zip(*numbers, strict=True))))
+
+
+def _counts_through(numbers: Sequence[int]) -> bool:
+    return 2 * len(set(numbers)) > len(numbers) > (max(numbers) - min(numbers)) / 2
 
 
 def _refuse_unsorted(
