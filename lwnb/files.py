@@ -143,10 +143,10 @@ def _told(hidden: Iterable[str]) -> list[str]:
     return [f"Images in hidden files and folders, left out: {len(paths)} ({some(places)})."] if paths else []
 
 
-def some(items: Sequence[str]) -> str:
-    """The first twenty of these, and how many more there are."""
-    more = f" and {len(items) - 20} more" if len(items) > 20 else ""
-    return ", ".join(map(shown, items[:20])) + more
+def some(items: Sequence[str], most: int = 20) -> str:
+    """The first of these, and how many more there are."""
+    more = f" and {len(items) - most:,} more" if len(items) > most else ""
+    return ", ".join(map(shown, items[:most])) + more
 
 
 def _hidden(name: str) -> bool:

@@ -33,7 +33,7 @@ CHUNK, HELD = 64, 2**28
 """Files, and bytes, that are held in memory at once, undecoded."""
 
 LARGE = 50_000_000
-"""Pixels above which images are decoded one at a time: a copy takes 3 bytes a pixel, and there are up to four."""
+"""Pixels above which images are decoded one at a time: a copy takes 4 bytes a pixel, and there are two to four."""
 
 UNKNOWN = "no image that can be read here"
 """The reason where a file's content is of no known format."""
@@ -97,16 +97,19 @@ def decode(data: bytes, size: int, exact: bool = False) -> np.ndarray:
 def _decode(data: bytes, size: int, exact: bool) -> tuple[np.ndarray, set[str]]:
     """The image and its remarks, as in `decode_all`."""
     with Image.open(io.BytesIO(data), formats=formats()) as file, _turn(file):
-        deep = file.mode.startswith("I") or ";16" in str(file.tile)
-        image = _rgb(upright := ImageOps.exif_transpose(file))
-        if exact and image.size != (size, size):
-            raise ValueError(f"{image.width} x {image.height} pixels, expected {size} x {size}")
-        remarks = {"several"} if _is_animated(file) else set()
-        if deep:  # of 16-bit colours Pillow gives the upper byte
-            upper = np.asarray(upright) // 256 if upright.mode.startswith("I") else np.asarray(image)
-            remarks |= {"deep", "dark"} if upper.max() <= 4095 // 256 else {"deep"}
-        fitted = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
-    return np.asarray(fitted).transpose(2, 0, 1), remarks
+        return _fitted(file, size, exact)
+
+
+def _fitted(file: Image.Image, size: int, exact: bool) -> tuple[np.ndarray, set[str]]:
+    deep = file.mode.startswith("I") or ";16" in str(file.tile)
+    image = _rgb(upright := ImageOps.exif_transpose(file))
+    if exact and image.size != (size, size):
+        raise ValueError(f"{image.width} x {image.height} pixels, expected {size} x {size}")
+    remarks = {"several"} if _is_animated(file) else set()
+    if deep:  # of 16-bit colours Pillow gives the upper byte
+        upper = np.asarray(upright) // 256 if upright.mode.startswith("I") else np.asarray(image)
+        remarks |= {"deep", "dark"} if upper.max() <= 4095 // 256 else {"deep"}
+    return np.asarray(ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)).transpose(2, 0, 1), remarks
 
 
 def _turn(file: Image.Image) -> AbstractContextManager:
@@ -129,7 +132,7 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def decode_all(

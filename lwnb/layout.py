@@ -172,17 +172,23 @@ def _refuse_parallel(names: Sequence[str], path: Path) -> None:
         )
     same = set.intersection(*stems.values())
     paired = all(words & {top.casefold() for top in stems} for words in PAIRED)
-    if paired or (len(same) >= max(10, ALIKE * max(map(len, stems.values()))) and not _counted(same)):
+    if paired or len(same) - _counted(same) >= max(10, ALIKE * max(map(len, stems.values()))):
         raise DataError(
             f"{path}: {tops} seem to belong together rather than to be classes, as {len(same)} file names stand in all of "
             f"them. {SORT} If they are classes, give the folders or files other names."
         )
 
 
-def _counted(stems: set[str]) -> bool:
-    """Whether names count through, as in img_1 to img_40: then other folders have them by chance."""
-    numbers = [int(re.sub(r"\D", "", stem) or 0) for stem in stems]
-    return len({re.sub(r"\d", "", stem) for stem in stems}) == 1 and max(numbers) - min(numbers) < 2 * len(stems)
+def _counted(stems: set[str]) -> int:
+    """How many names count through, as img_1 to img_40 do, or 1 (1) to 40 (1): other folders have these by chance."""
+    alike = defaultdict(list)
+    for stem in stems:
+        alike[re.sub(r"\d+", "#", stem)].append([int(number) for number in re.findall(r"\d+", stem)])
+    return sum(len(numbers) for numbers in alike.values() if any(map(_counts_through, zip(*numbers, strict=True))))
+
+
+def _counts_through(numbers: Sequence[int]) -> bool:
+    return 2 * len(set(numbers)) > len(numbers) > (max(numbers) - min(numbers)) / 2
 
 
 def _refuse_unsorted(
@@ -192,15 +198,15 @@ def _refuse_unsorted(
     loose = loose + [name for part in entries.values() for name, parts in part.items() if len(parts) < 2]
     classes = sorted({parts[0] for part in entries.values() for parts in part.values()})
     if loose:
-        fault = f"images outside of any class's folder: {some(loose)}"
+        fault = f"images outside of any class's folder: {some(loose, most=5)}"
     elif len(classes) < 2:
         fault = f"at least 2 classes are needed, found {len(classes)}: {some(classes) or 'no images at all'}"
     else:
         return
     tables = [name for name in beside if images.suffix(name) in TABLES and name.count("/") < 2]
-    said = [f"Labels are read from folders, not from {some(tables[:3])}."] if tables else []
+    said = [f"Labels are read from folders, not from {some(tables, most=3)}."] if tables else []
     if not classes and (packed := [name for name in beside if images.suffix(name) in ARCHIVES]):
-        said.append(f"To use an archive, set data_root to it, or unpack it: {some(packed[:3])}.")
+        said.append(f"To use an archive, set data_root to it, or unpack it: {some(packed, most=3)}.")
     raise DataError(" ".join([f"{path}: {fault}. {SORT}", *said, *told]))
 
 

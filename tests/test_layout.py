@@ -1,13 +1,17 @@
 """How folders are understood, from paths alone: which are splits, which are classes, what is refused."""
 
+import re
+import subprocess
+import sys
 import unicodedata
 from pathlib import Path
 
 import pytest
-from trees import by_class
+from trees import by_class, folder
 
 from lwnb import layout
 from lwnb.files import DataError, Files
+from lwnb.params import CHECKOUT
 
 NFC, NFD = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
 
@@ -110,6 +114,7 @@ def test_folders_below_a_class_belong_to_it():
         (flat("images", "masks"), ["images", "masks"]),
         ([*flat("images"), *flat("masks", name="{}_mask.png")], ["images", "masks"]),
         ([f"{top}/scene{37 * n}.png" for top in ("left", "right") for n in range(12)], ["left", "right", "12"]),
+        ([f"{top}/2024-05-01_{n * 7919 % 60:02}{n}.png" for top in ("left", "right") for n in range(9, 40)], ["31"]),
         ([f"{top}/{word}.png" for top in ("left", "right") for word in "abcdefghijklm"], ["left", "right", "13"]),
         ([*by_class("train/", "test/"), *by_class("extra/")], ["train", "test", "extra"]),
         ([*by_class(""), *by_class("test/")], ["test", "cat", "dog"]),
@@ -134,9 +139,11 @@ def test_what_is_refused_is_told_with_what_was_seen(paths, seen):
     assert [what for what in seen if what not in str(caught.value)] == []
 
 
-@pytest.mark.parametrize("name", ["{}.png", "img_{:04}.png", "IMG_{}.JPG"])
+@pytest.mark.parametrize("name", ["{}.png", "img_{:04}.png", "IMG_{}.JPG", "{} (1).jpg", "2024-05-01 Copy of {}.png"])
 def test_classes_may_count_their_images_alike(name):
     assert counts(understood(flat("cat", "dog", name=name, each=40))) == {"all": 80}
+    two_ways = [*flat("cat", "dog"), *flat("cat", "dog", name=f"x {name}")]
+    assert counts(understood(two_ways)) == {"all": 48}
     assert counts(understood([*flat("with_mask", "mask", name=name)])) == {"all": 24}
 
 
@@ -156,6 +163,15 @@ def test_folders_without_images_are_named():
     found = understood(by_class("train/", "test/"), ["train/", "train/owl/", "test/cat/", "val/"])
     (note,) = found.notes
     assert note.endswith(": train/owl/, val/.")
+
+
+def test_the_example_that_sorts_by_a_table_does(tmp_path):
+    page = (CHECKOUT / "book" / "data.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    folder(tmp_path, {f"images/{n}.png": b"%d" % n for n in range(4)} | {"labels.csv": b"f,l\n0.png,cat\n3.png,dog\n"})
+    subprocess.run([sys.executable, "-c", example], cwd=tmp_path, check=True)
+    found = {f.relative_to(tmp_path / "sorted").as_posix(): f.read_bytes() for f in tmp_path.glob("sorted/*/*")}
+    assert found == {"cat/0.png": b"0", "dog/3.png": b"3"}
 
 
 def test_many_files_are_understood_at_once():
