@@ -270,7 +270,7 @@ def report(
     for p in found.values():
         if "05_deployment" in p.notebooks:
             exports.prepare(p, studies.deployment(p), _tell)
-        devices.latencies(studies.architectures(p))
+        exports.time_eager(studies.architectures(p))
 
     def fingerprint(notebook: Path, page: Page | None) -> str:
         names = [page.name] if page else list(found)

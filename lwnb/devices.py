@@ -281,14 +281,13 @@ def levelled(values: pd.Series, noise: float) -> pd.Series:
 def latencies(runs: list[Run]) -> pd.DataFrame:
     """What one image takes by eager PyTorch on one device: this one, or for published runs the one with the most records.
 
-    Measured by one process where this machine has no record yet, for the networks of finished runs that were trained here.
+    `lwnb.exports.time_eager` measures what has no record yet.
 
     Returns
     -------
     A row a run: `key`, `device`, `latency_ms` and, where measured, `latency_2_threads_ms`, medians; nan without a record
     """
     records = [record for record in map(results.find, runs) if record]
-    ensure([eager(r.run, r.metrics["num_classes"]) for r in records if not r.published], rounds=1)
     known = [{"key": r.run.key} | costs.shape(r.run, r.metrics["num_classes"]) for r in records]
     frame = table()
     frame = frame[(frame["runtime"] == PYTORCH) & (frame["batch_size"] == 1) & (frame["repeat"] == 0)]

@@ -31,6 +31,15 @@ def prepare(p: Params, runs: Iterable[Run], progress: Callable[[str], None] = la
     devices.ensure(devices.cells(p), p.device_rounds, progress)
 
 
+def time_eager(runs: Iterable[Run]) -> None:
+    """Measure what one image takes by eager PyTorch, for the networks of finished runs that were trained here: one process each.
+
+    What has a record of this machine is not measured again.
+    """
+    records = [record for record in map(results.find, runs) if record and not record.published]
+    devices.ensure([devices.eager(record.run, record.metrics["num_classes"]) for record in records], rounds=1)
+
+
 def published(runs: Iterable[Run]) -> bool:
     """Whether all of these runs that have a record were trained elsewhere and published, and there are some."""
     records = [record for record in map(results.find, runs) if record]

@@ -91,6 +91,7 @@ def test_for_published_runs_nothing_is_measured_and_the_device_with_records_is_n
     monkeypatch.setattr(devices, "_processes", lambda orders: pytest.fail("measured"))
     monkeypatch.setattr(exports, "_side_by_side", lambda *stages: pytest.fail("exported"))
     exports.prepare(check({}), [run])
+    exports.time_eager([run])
     (row,) = devices.latencies([run]).to_dict("records")
     assert row == {"key": run.key, "latency_ms": 2.0, "device": "Raspberry Pi 5, 4 cores"}
 
