@@ -257,7 +257,7 @@ def report(
     Without pages and parameters: the published pages, from their records in results/, and digits. Exit status 1 if a
     run or a notebook failed; the pages of the others are there all the same.
     """
-    from lwnb import book, devices, exports, grid, results, studies
+    from lwnb import book, exports, grid, results, studies
     from lwnb.pages import Page
 
     published = [] if pages or param else params.PUBLISHED

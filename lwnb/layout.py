@@ -5,7 +5,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from lwnb import images
 from lwnb.files import SPLITS, DataError, Files, role, some
@@ -19,9 +19,6 @@ TABLES = (".csv", ".tsv", ".xlsx", ".json", ".jsonl", ".parquet")
 """Endings of files that may hold labels."""
 
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
-
-ALIKE = 0.9
-"""Share of their file names from which folders are said to hold the same ones."""
 
 
 @dataclass(frozen=True)
@@ -155,40 +152,25 @@ def _unlabelled(part: dict[str, list[str]], train: set[str]) -> bool:
 
 
 def _refuse_parallel(names: Sequence[str], path: Path) -> None:
-    """Folders that hold the same subfolders, or the same file names, are no classes: folds, images beside their masks."""
-    subfolders, stems = defaultdict(set), defaultdict(set)
+    """Folders that hold the same subfolders are no classes but folds; nor are images and their masks."""
+    subfolders = defaultdict(set)
     for name in names:
-        top, *between, file = name.split("/")
+        top, *between, _ = name.split("/")
         subfolders[top] |= set(between[:1])
-        stems[top].add(PurePosixPath(file).stem)
-    if len(stems) < 2:
+    if len(subfolders) < 2:
         return
-    tops = some([f"{top}/" for top in sorted(stems)])
+    tops = some([f"{top}/" for top in sorted(subfolders)])
     shared = set.intersection(*subfolders.values())
     if len(shared) > 1 and len(shared) >= len(set().union(*subfolders.values())) / 2:
         raise DataError(
             f"{path}: {tops} hold the same subfolders: {some(sorted(shared))}. If these are the classes, move their images to "
             "train/<class>/ and test/<class>/; if not, move the images out of the subfolders."
         )
-    same = set.intersection(*stems.values())
-    paired = all(words & {top.casefold() for top in stems} for words in PAIRED)
-    if paired or len(same) - _counted(same) >= max(10, ALIKE * max(map(len, stems.values()))):
+    if all(words & {top.casefold() for top in subfolders} for words in PAIRED):
         raise DataError(
-            f"{path}: {tops} seem to belong together rather than to be classes, as {len(same)} file names stand in all of "
-            f"them. {SORT} If they are classes, give the folders or files other names."
+            f"{path}: {tops} seem to belong together, image by image, rather than to be classes. {SORT} If they are classes, give "
+            "the folders other names."
         )
-
-
-def _counted(stems: set[str]) -> int:
-    """How many names count through, as img_1 to img_40 do, or 1 (1) to 40 (1): other folders have these by chance."""
-    alike = defaultdict(list)
-    for stem in stems:
-        alike[re.sub(r"\d+", "#", stem)].append([int(number) for number in re.findall(r"\d+", stem)])
-    return sum(len(numbers) for numbers in alike.values() if any(map(_counts_through, zip(*numbers, strict=True))))
-
-
-def _counts_through(numbers: Sequence[int]) -> bool:
-    return 2 * len(set(numbers)) > len(numbers) > (max(numbers) - min(numbers)) / 2
 
 
 def _refuse_unsorted(

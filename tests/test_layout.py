@@ -113,9 +113,6 @@ def test_folders_below_a_class_belong_to_it():
         (by_class("fold_0/", "fold_1/", "fold_2/"), ["fold_0", "fold_2", "cat", "dog"]),
         (flat("images", "masks"), ["images", "masks"]),
         ([*flat("images"), *flat("masks", name="{}_mask.png")], ["images", "masks"]),
-        ([f"{top}/scene{37 * n}.png" for top in ("left", "right") for n in range(12)], ["left", "right", "12"]),
-        ([f"{top}/2024-05-01_{n * 7919 % 60:02}{n}.png" for top in ("left", "right") for n in range(9, 40)], ["31"]),
-        ([f"{top}/{word}.png" for top in ("left", "right") for word in "abcdefghijklm"], ["left", "right", "13"]),
         ([*by_class("train/", "test/"), *by_class("extra/")], ["train", "test", "extra"]),
         ([*by_class(""), *by_class("test/")], ["test", "cat", "dog"]),
         (by_class("test/"), ["test"]),
@@ -139,12 +136,11 @@ def test_what_is_refused_is_told_with_what_was_seen(paths, seen):
     assert [what for what in seen if what not in str(caught.value)] == []
 
 
-@pytest.mark.parametrize("name", ["{}.png", "img_{:04}.png", "IMG_{}.JPG", "{} (1).jpg", "2024-05-01 Copy of {}.png"])
-def test_classes_may_count_their_images_alike(name):
-    assert counts(understood(flat("cat", "dog", name=name, each=40))) == {"all": 80}
-    two_ways = [*flat("cat", "dog"), *flat("cat", "dog", name=f"x {name}")]
-    assert counts(understood(two_ways)) == {"all": 48}
-    assert counts(understood([*flat("with_mask", "mask", name=name)])) == {"all": 24}
+@pytest.mark.parametrize("tops", [("happy", "sad"), ("with_mask", "mask")])
+def test_classes_may_use_the_same_names_for_their_images(tops):
+    """One photograph of each person in each class, say."""
+    people = [f"{top}/{person}.jpg" for top in tops for person in "abcdefghijklmnopqrst"]
+    assert counts(understood(people)) == {"all": 40}
 
 
 def test_one_class_in_two_forms_of_unicode():
