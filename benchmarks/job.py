@@ -11,7 +11,7 @@ from lwnb.params import Run, Source
 def main() -> None:
     """Do the job (JSON) and write what came out to a file."""
     job = json.loads(sys.argv[1])
-    result = machine(job) if job["part"] == "machine" else train(job)
+    result = about_machine(job) if job["part"] == "machine" else train(job)
     Path(sys.argv[2]).write_text(json.dumps(result | {"memory_mib": memory()}), encoding="utf-8")
 
 
@@ -50,7 +50,7 @@ def synthetic(run: Run):
     return Task(tuple("0123456789"), split(run.train_size), split(500), split(500), ())
 
 
-def machine(job: dict) -> dict:
+def about_machine(job: dict) -> dict:
     """Decode the data set once for all jobs, count each network's MACs, and measure this machine's peak."""
     from lwnb import data, measure, results
 
@@ -58,11 +58,11 @@ def machine(job: dict) -> dict:
     task = data.task(Run(**fields, source=Source(**job["source"])))
     what = (len(task.classes), fields["image_size"], fields["output_stride"])
     macs = {name: measure.cost(name, *what)["macs"] for name in job["models"]}
-    counts = {name: len(getattr(task, name).labels) for name in ("train", "val", "test")}
+    sizes = {name: len(getattr(task, name).labels) for name in ("train", "val", "test")}
     about = {"machine": results.machine(), "versions": results.versions(*job["packages"])}
     return about | {
         "macs": macs,
-        "splits": counts,
+        "splits": sizes,
         "peak_gflops": {name: peak(name) for name in ("float32", "bfloat16")},
     }
 

@@ -5,7 +5,8 @@ import re
 import pandas as pd
 from planted import frame, plant
 
-from lwnb import compare, figures, params, results, trace
+from lwnb import compare, figures, results, trace
+from lwnb.params import RECIPE, Run
 
 
 def saved(html):
@@ -52,7 +53,7 @@ def _with_confusion(records):
 
 def test_the_table_of_all_runs_has_a_row_to_which_links_lead(house):
     records = [plant(curve=(0.1, 0.5, 0.9)), plant(0.6, seed=1, curve=(0.1, 0.5, 0.9))]
-    missing = params.Run(**records[0].run.model_dump() | {"seed": 2})
+    missing = Run(**records[0].run.model_dump() | {"seed": 2})
     html = trace.runs([record.run for record in records] + [missing])
     for run in [records[0].run, records[1].run, missing]:
         assert f'<tr id="run-{run.key}">' in html
@@ -65,9 +66,9 @@ def test_runs_of_an_older_recipe_are_found_and_so_are_those_that_start_from_one(
     source = plant()
     child = plant(weights=source.run.key)
     assert trace.older([source.run, child.run]) == []
-    monkeypatch.setattr(trace, "RECIPE", params.RECIPE + 1)
-    newer = plant(weights=source.run.key, recipe=params.RECIPE + 1)
-    fresh = plant(recipe=params.RECIPE + 1)
+    monkeypatch.setattr(trace, "RECIPE", RECIPE + 1)
+    newer = plant(weights=source.run.key, recipe=RECIPE + 1)
+    fresh = plant(recipe=RECIPE + 1)
     assert trace.older([source.run, newer.run, fresh.run]) == [source.run.key, newer.run.key]
 
 

@@ -232,8 +232,8 @@ def test_schedules_after_a_linear_warm_up(schedule, shares):
 
 def test_weight_decay_spares_norms_and_biases(house):
     task = data.task(tiny())
-    recipe = train._Recipe(tiny(), models.build("resnet18", 10), task, lambda row: None, settings.fastest())
-    decayed, spared = recipe.configure_optimizers().param_groups
+    made = train._Recipe(tiny(), models.build("resnet18", 10), task, lambda row: None, settings.fastest())
+    decayed, spared = made.configure_optimizers().param_groups
     assert (decayed["weight_decay"], spared["weight_decay"]) == (tiny().weight_decay, 0)
     assert (
         len(decayed["params"]) == 21 and len(spared["params"]) == 41
