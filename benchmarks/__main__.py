@@ -13,8 +13,9 @@ import typer
 
 from benchmarks import plan, store
 from benchmarks.plan import PARTS, SIDES, Wish, jobs
-from lwnb import results
-from lwnb.params import CHECKOUT, FIVE, home
+from lwnb.base.places import CHECKOUT, home
+from lwnb.plan.facts import FIVE
+from lwnb.records import machine
 
 
 def main(
@@ -74,7 +75,7 @@ def perform(planned: list[dict], file: Path) -> int:
         print(f"[{number}/{len(todo)}] {about}: {seconds:.1f} s{error}", file=sys.stderr, flush=True)
         failed += bool(error)
         if not error:
-            store.append(file, job, result | {"wall_s": seconds, "load_1min": load, "commit": results.commit()})
+            store.append(file, job, result | {"wall_s": seconds, "load_1min": load, "commit": machine.commit()})
     return failed
 
 

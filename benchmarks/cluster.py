@@ -1,7 +1,7 @@
 """What the engine costs with many workers: python -m benchmarks.cluster --workers 200
 
 Workers are real processes on this machine, forked from one that has imported dask.distributed; their runs sleep instead of
-training, so that hundreds of them fit on a few cores. The runs go through `lwnb.workers.spread`, as those of `lwnb run` do.
+training, so that hundreds of them fit on a few cores. The runs go through `lwnb.batch.workers.spread`, as those of `lwnb run` do.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from typing import Annotated
 import psutil
 import typer
 
-from lwnb import workers
+from lwnb.batch import workers
 
 os.environ |= {  # for the processes that are started here: hundreds on a few cores, where each looks at itself less often
     "DASK_LOGGING__DISTRIBUTED": "error",

@@ -1,7 +1,7 @@
 """Which settings train a network fastest on this machine: python -m benchmarks.engine --help
 
 Memory format x optimiser x allocator x threads, one fresh process a cell, the repeats one after another over all cells.
-A step is forward, backward and optimiser on one fixed batch, in deterministic mode as in `lwnb.train`.
+A step is forward, backward and optimiser on one fixed batch, in deterministic mode as in `lwnb.training.train`.
 """
 
 import itertools
@@ -17,7 +17,8 @@ import pandas as pd
 import typer
 
 from benchmarks import store
-from lwnb.params import FIVE, home
+from lwnb.base.places import home
+from lwnb.plan.facts import FIVE
 
 CORES = os.cpu_count() or 1
 AXES = {
@@ -32,13 +33,14 @@ def speed(cell: dict, seconds: float) -> float:
     import torch
     from torch.nn import functional as F
 
-    from lwnb import models, settings
+    from lwnb.networks import build
+    from lwnb.training import settings
 
     torch.set_num_threads(cell["threads"])
     torch.use_deterministic_algorithms(True)
     settings.allocate(cell["allocator"] == "keep")
     layout = torch.channels_last if cell["format"] == "channels_last" else torch.contiguous_format
-    net = models.build(cell["model"], 10).to(memory_format=layout)
+    net = build.build(cell["model"], 10).to(memory_format=layout)
     options = {"fused": True} if cell["optimiser"] == "fused" else {}
     kind = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[cell["kind"]]
     momentum = {"momentum": 0.9, "nesterov": True} if cell["kind"] == "sgd" else {}
@@ -95,7 +97,7 @@ def main(
         for values in itertools.product(*axes.values())
     ]
     context = get_context("forkserver")  # a fork of a process that has imported torch and computed nothing
-    context.set_forkserver_preload(["torch", "lwnb.models", "lwnb.settings"])
+    context.set_forkserver_preload(["torch", "lwnb.networks.build", "lwnb.training.settings"])
     with ProcessPoolExecutor(1, context, max_tasks_per_child=1) as pool:
         for number, cell in enumerate(cells, 1):
             if store.key(cell) not in store.read(file):

@@ -5,7 +5,7 @@ import resource
 import sys
 from pathlib import Path
 
-from lwnb.params import Run, Source
+from lwnb.plan.run import Run, Source
 
 
 def main() -> None:
@@ -20,11 +20,12 @@ def train(job: dict) -> dict:
     source = Source(**job["source"])
     runs = [Run(**fields, source=source) for fields in job["runs"]]
     if job["synthetic"]:
-        from lwnb import data
+        from lwnb.data import sets
 
-        data.task = synthetic
+        sets.task = synthetic
     if "workers" in job:
-        from lwnb import grid, results
+        from lwnb.batch import grid
+        from lwnb.records import results
 
         grid.ensure(runs, workers=job["workers"])
         return {"top1": [results.find(run).metrics["top1"] for run in runs]}
@@ -38,7 +39,7 @@ def synthetic(run: Run):
     """Noise as images: `train_size` for training, 500 each for validation and test. What a step costs is not in them."""
     import torch
 
-    from lwnb.data import Split, Task
+    from lwnb.data.sets import Split, Task
 
     generator = torch.Generator().manual_seed(run.seed)
 
@@ -52,14 +53,16 @@ def synthetic(run: Run):
 
 def about_machine(job: dict) -> dict:
     """Decode the data set once for all jobs, count each network's MACs, and measure this machine's peak."""
-    from lwnb import data, measure, results
+    from lwnb.data import sets
+    from lwnb.networks import counts
+    from lwnb.records import machine
 
     (fields,) = job["runs"]
-    task = data.task(Run(**fields, source=Source(**job["source"])))
+    task = sets.task(Run(**fields, source=Source(**job["source"])))
     what = (len(task.classes), fields["image_size"], fields["output_stride"])
-    macs = {name: measure.cost(name, *what)["macs"] for name in job["models"]}
+    macs = {name: counts.cost(name, *what)["macs"] for name in job["models"]}
     sizes = {name: len(getattr(task, name).labels) for name in ("train", "val", "test")}
-    about = {"machine": results.machine(), "versions": results.versions(*job["packages"])}
+    about = {"machine": machine.machine(), "versions": machine.versions(*job["packages"])}
     return about | {
         "macs": macs,
         "splits": sizes,

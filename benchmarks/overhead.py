@@ -14,8 +14,10 @@ from pathlib import Path
 import typer
 
 from benchmarks import store
-from lwnb import grid, params, results, studies
-from lwnb.params import CHECKOUT, home
+from lwnb.base.places import CHECKOUT, home
+from lwnb.batch import estimates
+from lwnb.plan import paramfiles, run, studies
+from lwnb.records import results
 
 POLICIES = ("flip-crop", "autoaugment", "randaugment", "trivialaugment")
 
@@ -30,7 +32,7 @@ def seconds(do: Callable[[], object], tries: int) -> list[float]:
     return found
 
 
-def load(run: params.Run) -> None:
+def load(run: run.Run) -> None:
     """A run asked for again, with all that its record holds."""
     record = results.find(run)
     _ = record.run, record.metrics, record.environment, record.history, record.predictions
@@ -38,7 +40,7 @@ def load(run: params.Run) -> None:
 
 def notebook(place: Path) -> Callable[[], object]:
     """A call that executes the architectures of few digits by papermill; the first one trains them."""
-    files = [flag for name in ("digits", "budget-quick") for flag in ("-f", params.file_of(name))]
+    files = [flag for name in ("digits", "budget-quick") for flag in ("-f", paramfiles.file_of(name))]
     small = ["-p", "train_size", "60", "-p", "epochs", "1"]
     inputs = [CHECKOUT / "notebooks" / "01_architectures.ipynb", place / "out.ipynb"]
     command = [sys.executable, "-m", "papermill", *inputs, *files, *small, "--cwd", CHECKOUT, "--no-progress-bar"]
@@ -50,7 +52,7 @@ def augmenting(policy: str, images: int = 128, tries: int = 100) -> list[float]:
     """Images a second of each of many batches of noise of 32 px, on one thread."""
     import torch
 
-    from lwnb.augment import augment
+    from lwnb.training.augment import augment
 
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(0)
@@ -61,7 +63,7 @@ def augmenting(policy: str, images: int = 128, tries: int = 100) -> list[float]:
 
 def main() -> None:
     """Print one line for each: the median, the lowest and the highest of several tries."""
-    page = params.read(*params.files_of("digits"), seeds=200)
+    page = paramfiles.read(*paramfiles.files_of("digits"), seeds=200)
     planned = studies.architectures(page)
     with store.fresh_home(home() / "build" / "bench") as place:
         execute = notebook(place)
@@ -70,7 +72,7 @@ def main() -> None:
         os.environ["LWNB_HOME"] = str(place)
         (run, *_) = (record.run for record in results.every())
         _line("a cached run, loaded", "ms", [1000 * took for took in seconds(lambda: load(run), 100)])
-        _line(f"{len(planned):,} runs, planned", "s", seconds(lambda: grid.plan(planned), 5))
+        _line(f"{len(planned):,} runs, planned", "s", seconds(lambda: estimates.plan_table(planned), 5))
     for policy in POLICIES:
         _line(f"{policy} and normalising, one core", "images/s", augmenting(policy))
 

@@ -4,8 +4,10 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from lwnb import params, studies
-from lwnb.params import FIVE, Params, Run
+from lwnb.plan import paramfiles, studies
+from lwnb.plan.facts import FIVE
+from lwnb.plan.params import Params
+from lwnb.plan.run import Run
 
 DIGITS = {"train_size": 0, "batch_size": 32}
 OTHERS = {"train_size": 10000, "test_size": 0, "batch_size": 128}
@@ -43,7 +45,7 @@ def page_of(name: str, data_root: str | None, **changes) -> Params:
     """The parameters of a page under this benchmark's protocol; changes that are None stay as they are there."""
     given = {"data_root": data_root and str(Path(data_root).resolve())} | changes
     protocol = DIGITS if name == "digits" else OTHERS
-    return params.read(*params.files_of(name), **protocol | {k: v for k, v in given.items() if v is not None})
+    return paramfiles.read(*paramfiles.files_of(name), **protocol | {k: v for k, v in given.items() if v is not None})
 
 
 def run_of(page: Params, model: str, seed: int = 0, **changes) -> Run:

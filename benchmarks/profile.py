@@ -13,7 +13,7 @@ import psutil
 import typer
 
 from benchmarks import plan, store
-from lwnb.params import home
+from lwnb.base.places import home
 
 BEGAN = psutil.Process().create_time()
 
@@ -61,13 +61,16 @@ def watch(clock: Clock) -> None:
     import torch
     from lightning.pytorch.strategies import Strategy
 
-    from lwnb import augment, data, evaluation, measure, models, results
+    from lwnb.data import sets
+    from lwnb.networks import build, counts, preprocessing
+    from lwnb.records import results
+    from lwnb.training import augment, evaluation
 
-    clock.wrap(data, "task", "images: read, split")
-    clock.wrap(models, "build", "network: build")
+    clock.wrap(sets, "task", "images: read, split")
+    clock.wrap(build, "build", "network: build")
     clock.wrap(lightning.Trainer, "fit", "Lightning's loop")
     clock.wrap(Strategy, "training_step", "forward and loss")
-    clock.wrap(augment, "resize", "augmentation: resize")
+    clock.wrap(preprocessing, "resize", "augmentation: resize")
     clock.wrap(augment, "augment", "augmentation: crop, flip, normalise")
     clock.wrap(Strategy, "backward", "backward")
     clock.wrap(torch.optim.AdamW, "step", "optimiser")
@@ -75,7 +78,7 @@ def watch(clock: Clock) -> None:
     clock.wrap(evaluation, "evaluate", "evaluation: each epoch, and all splits at the end")
     clock.wrap(Strategy, "save_checkpoint", "checkpoint each epoch")
     clock.wrap(evaluation, "rates", "metrics at the end")
-    clock.wrap(measure, "cost", "parameters and MACs")
+    clock.wrap(counts, "cost", "parameters and MACs")
     clock.wrap(results, "save", "record")
 
 
@@ -104,7 +107,8 @@ def main(
     with store.fresh_home(home() / "build" / "bench") as place:
         os.environ["LWNB_HOME"] = str(place)
         clock = Clock("Python's start and imports", BEGAN)
-        from lwnb import grid, results, train  # noqa: F401 - the imports are timed, too
+        from lwnb.batch import grid
+        from lwnb.records import failures, results
 
         watch(clock)
         from torch.profiler import profile
@@ -112,7 +116,7 @@ def main(
         with clock.within("the run's own rest"), profile() if operators else contextlib.nullcontext() as seen:
             grid.ensure([run], workers=1)
         if not results.find(run):
-            sys.exit(results.failure(run)["traceback"])
+            sys.exit(failures.failure(run)["traceback"])
     print(f"{model}, {precision}, {page}, {run.epochs} epochs\n\n{shares(clock).to_string(index=False)}")
     if operators:
         print(seen.key_averages().table(sort_by="self_cpu_time_total", row_limit=operators))

@@ -12,9 +12,10 @@ from functools import partial
 import torch
 from torch import nn
 
-from lwnb import data, models
-from lwnb.augment import MEAN, STD
-from lwnb.params import Run
+from lwnb.data import sets
+from lwnb.networks import build
+from lwnb.networks.preprocessing import MEAN, STD
+from lwnb.plan.run import Run
 
 WORKERS = 2
 """Processes of a DataLoader."""
@@ -26,7 +27,7 @@ def script(run: Run, tuned: bool = False) -> dict:
     `tuned`: the same with channels_last and a fused optimiser.
     """
     torch.manual_seed(run.seed)
-    task = data.task(run)
+    task = sets.task(run)
     net = _network(run, task)
     if tuned:
         net = net.to(memory_format=torch.channels_last)
@@ -43,7 +44,7 @@ def timm(run: Run) -> dict:
     from timm.scheduler import CosineLRScheduler
 
     torch.manual_seed(run.seed)
-    task = data.task(run)
+    task = sets.task(run)
     net = _network(run, task)
     size = {"input_size": (3, run.image_size, run.image_size), "batch_size": run.batch_size}
     common = size | {"num_workers": WORKERS, "device": torch.device("cpu"), "mean": MEAN, "std": STD}
@@ -92,7 +93,7 @@ def lightning(run: Run) -> dict:
             self.seconds.append(time.perf_counter() - self.began)
 
     torch.manual_seed(run.seed)
-    task = data.task(run)
+    task = sets.task(run)
     train, val, test = _loaders(run, task)
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     trainer = Trainer(accelerator="cpu", max_epochs=run.epochs, enable_checkpointing=False, **quiet)
@@ -106,12 +107,13 @@ def lightning(run: Run) -> dict:
 
 def lwnb(run: Run) -> dict:
     """This project, by the way that `lwnb run` takes."""
-    from lwnb import grid, results
+    from lwnb.batch import grid
+    from lwnb.records import failures, results
 
     grid.ensure([run], workers=1)
     record = results.find(run)
     if not record:
-        raise RuntimeError(results.failure(run)["traceback"])
+        raise RuntimeError(failures.failure(run)["traceback"])
     about = record.environment
     return {
         "top1": record.metrics["top1"],
@@ -134,7 +136,7 @@ SIDES = {
 class Images(torch.utils.data.Dataset):
     """A split as torchvision's CIFAR10 keeps one: an array in memory, handed out as PIL images."""
 
-    def __init__(self, split: data.Split, transform=None):
+    def __init__(self, split: sets.Split, transform=None):
         self.images, self.labels = split.images.permute(0, 2, 3, 1).numpy(), split.labels.tolist()
         self.transform = transform
 
@@ -148,11 +150,11 @@ class Images(torch.utils.data.Dataset):
         return self.transform(image) if self.transform else image, self.labels[index]
 
 
-def _network(run: Run, task: data.Task) -> nn.Module:
-    return models.build(run.model, len(task.classes), run.output_stride, run.seed)
+def _network(run: Run, task: sets.Task) -> nn.Module:
+    return build.build(run.model, len(task.classes), run.output_stride, run.seed)
 
 
-def _loaders(run: Run, task: data.Task) -> list:
+def _loaders(run: Run, task: sets.Task) -> list:
     """DataLoaders of the three splits; the transforms are those of torchvision's references at this augmentation."""
     from torchvision import transforms as T
 

@@ -1,6 +1,6 @@
 """What the short way of small maps gains in training: python -m benchmarks.smallmaps --help
 
-Two copies of a network train on one fixed batch, one by torch's own convolutions, one by `lwnb.smallmaps`, a step each in turn.
+Two copies of a network train on one fixed batch, one by torch's own convolutions, one by `lwnb.training.smallmaps`, a step each in turn.
 """
 
 import statistics
@@ -10,8 +10,8 @@ from typing import Annotated
 import pandas as pd
 import typer
 
-from lwnb import results
-from lwnb.params import FIVE
+from lwnb.plan.facts import FIVE
+from lwnb.records import machine
 
 
 def milliseconds(model: str, size: int, stride: int, batch: int, steps: int) -> dict[str, float]:
@@ -19,13 +19,14 @@ def milliseconds(model: str, size: int, stride: int, batch: int, steps: int) -> 
     import torch
     from torch.nn import functional as F
 
-    from lwnb import models, settings, smallmaps
+    from lwnb.networks import build
+    from lwnb.training import settings, smallmaps
 
     torch.use_deterministic_algorithms(True)
     settings.allocate(True)
     images = torch.randn(batch, 3, size, size).contiguous(memory_format=torch.channels_last)
     labels = torch.randint(10, (batch,))
-    plain, short = (models.build(model, 10, stride).to(memory_format=torch.channels_last) for _ in range(2))
+    plain, short = (build.build(model, 10, stride).to(memory_format=torch.channels_last) for _ in range(2))
     sides = {"plain_ms": plain, "short_ms": smallmaps.shortcut(short)}
     optimizers = {side: torch.optim.AdamW(net.parameters(), fused=True) for side, net in sides.items()}
     spent = {side: [] for side in sides}
@@ -59,7 +60,7 @@ def main(
                 found = milliseconds(model, size, stride, batch, steps)
                 ratio = found["plain_ms"] / found["short_ms"]
                 rows.append({"threads": count, "batch": batch, "model": model, **found, "ratio": ratio})
-    about = results.machine()
+    about = machine.machine()
     print(f"{about['cpu']}, {about['cores']} cores, torch {torch.__version__}, {size} px, output stride {stride}")
     print(pd.DataFrame(rows).to_string(index=False, float_format="{:.2f}".format))
 

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from lwnb.params import home
+from lwnb.base.places import home
 
 
 def key(job: dict) -> str:

@@ -10,8 +10,10 @@ from typing import Annotated
 
 import typer
 
-from lwnb import params
-from lwnb.params import LwnbError, Params, ParamsError
+from lwnb.base import errors, places
+from lwnb.base.errors import LwnbError, ParamsError
+from lwnb.plan import facts, paramfiles, params
+from lwnb.plan.params import Params
 
 app = typer.Typer(
     help="Which small image classifier should run on my device? Train, measure and report, reproducibly.",
@@ -53,7 +55,7 @@ Scheduler = Annotated[
 
 def main() -> None:
     """Run a command; an error that the user can mend is one message, without a traceback."""
-    params.settle()
+    places.settle()
     try:
         app()
     except LwnbError as error:
@@ -79,25 +81,25 @@ UNWRITABLE = {
 
 def _unwritable(error: OSError) -> str:
     """What could not be written, why, and what helps, in one line."""
-    place = re.sub(r"\.tmp\d+$", "", str(error.filename or params.home()))
+    place = re.sub(r"\.tmp\d+$", "", str(error.filename or places.home()))
     help = "make room or a way there, or name another place: LWNB_HOME is the folder of runs, images and reports"
     return f"{place}: cannot be written ({error.strerror}): {help}"
 
 
 def _read(pages: list[str] | None, budget: str | None, changes: list[str] | None) -> dict[str, dict]:
-    """Each page's name and its flat values: see `lwnb.params.files_of`; then changes. Says where its files differ."""
-    found, given = [], dict(map(params.change, changes or []))
+    """Each page's name and its flat values: see `lwnb.plan.paramfiles.files_of`; then changes. Says where its files differ."""
+    found, given = [], dict(map(paramfiles.change, changes or []))
     if "budget" in given:
         raise ParamsError(f"-p budget={given['budget']}: a budget is a file of parameters: --budget {given['budget']}")
     for text in pages or ["digits"]:
         name, _, own = text.partition(":") if not Path(text).suffix else (text, "", "")
-        files = params.files_of(name, own or budget)
-        differ = params.differing(files)
+        files = paramfiles.files_of(name, own or budget)
+        differ = paramfiles.differing(files)
         said = [f"{key} {values[-1]!r}, not {values[0]!r}" for key, values in differ.items() if key not in given]
         if said:
             _tell(f"{name}: {files[-1].name} overrules {files[0].name}: {'; '.join(said)}")
-        values = params.merge(files) | given
-        found.append((text, params.page_name(Path(name).stem), own, values | {"title": params.check(values).title}))
+        values = paramfiles.merge(files) | given
+        found.append((text, paramfiles.page_name(Path(name).stem), own, values | {"title": params.check(values).title}))
     return _distinct(found)
 
 
@@ -109,7 +111,7 @@ def _distinct(found: list[tuple[str, str, str, dict]]) -> dict[str, dict]:
     names, texts, pages = [name for _, name, _, _ in found], {}, {}
     for text, name, own, values in found:
         if own and names.count(name) > 1:
-            name, values = params.page_name(f"{name}-{own}"), values | {"title": f"{values['title']}, budget {own}"}
+            name, values = paramfiles.page_name(f"{name}-{own}"), values | {"title": f"{values['title']}, budget {own}"}
         if name in pages:
             raise ParamsError(f"{texts[name]} and {text} are both page {name!r}: leave one out, or rename its file")
         texts[name], pages[name] = text, values
@@ -117,13 +119,13 @@ def _distinct(found: list[tuple[str, str, str, dict]]) -> dict[str, dict]:
 
 
 def _runs(pages: dict[str, Params], only: list[str] | None) -> list:
-    from lwnb import studies
+    from lwnb.plan import studies
 
     names = only or list(studies.STUDIES)
     for name in names:
         if name not in studies.STUDIES:
             known = ", ".join(studies.STUDIES)
-            raise ParamsError(f"study {name!r}: known are {known}{params.nearest(name, studies.STUDIES)}")
+            raise ParamsError(f"study {name!r}: known are {known}{errors.nearest(name, studies.STUDIES)}")
     found = studies.distinct([run for p in pages.values() for run in studies.runs(p, names)])
     if not found:
         raise ParamsError(f"{', '.join(pages)}: no part in {', '.join(names)}; see their parameter notebooks")
@@ -131,24 +133,25 @@ def _runs(pages: dict[str, Params], only: list[str] | None) -> list:
 
 
 def _pinned(values: dict[str, dict]) -> dict[str, Params]:
-    from lwnb import grid
+    from lwnb.batch import grid
 
     return {name: grid.pin(params.check(page)) for name, page in values.items()}
 
 
 def _exported(pages: dict[str, Params]) -> dict[str, list[str]]:
     """The runs by key that the pages on deployment show, and the runtimes that they are exported to."""
-    from lwnb import devices, studies
+    from lwnb.edge import protocol
+    from lwnb.plan import studies
 
     chosen = [p for p in pages.values() if "05_deployment" in p.notebooks]
-    return {run.key: devices.usable(p) for p in chosen for run in studies.deployment(p)}
+    return {run.key: protocol.usable(p) for p in chosen for run in studies.deployment(p)}
 
 
 def _announce(runs: list) -> None:
-    from lwnb import grid
+    from lwnb.batch import estimates
 
-    todo = grid.missing(runs)
-    known = [cost for cost in grid.estimate(todo) if cost is not None]
+    todo = estimates.missing(runs)
+    known = [cost for cost in estimates.estimate(todo) if cost is not None]
     rest = f", and {len(todo) - len(known)} without an estimate" if len(known) < len(todo) else ""
     time = f", about {_clock(sum(known))}{rest}" if todo else ""
     typer.echo(f"{len(runs)} runs: {len(runs) - len(todo)} are there, {len(todo)} to train{time}.", err=True)
@@ -167,15 +170,16 @@ def _clock(seconds: float) -> str:
 @app.command()
 def plan(pages: Pages = None, budget: Budget = None, param: Changes = None, study: Studies = None) -> None:
     """List the runs of these pages: which are there, which would train, and for how long. Trains nothing."""
-    from lwnb import census, grid
+    from lwnb.batch import estimates, refusals
+    from lwnb.data import census
 
     found = _pinned(_read(pages, budget, param))
     runs = _runs(found, study)
-    grid.check(runs)
+    refusals.refuse(runs)
     for name, p in found.items():
         for sentence in census.sentences(p.digest):
             _tell(f"{name}: {sentence}")
-    typer.echo(grid.plan(runs).to_string(index=False, na_rep="?", float_format="{:g}".format))
+    typer.echo(estimates.plan_table(runs).to_string(index=False, na_rep="?", float_format="{:g}".format))
     _announce(runs)
 
 
@@ -189,11 +193,11 @@ def run(
     scheduler: Scheduler = None,
 ) -> None:
     """Train what is missing for these pages, without notebooks or book. Exit status 1 if a run failed."""
-    from lwnb import grid
+    from lwnb.batch import grid, refusals
 
     found = _pinned(_read(pages, budget, param))
     runs = _runs(found, study)
-    grid.check(runs)
+    refusals.refuse(runs)
     _announce(runs)
     done = grid.ensure(runs, workers, scheduler, _exported(found))
     _fail(done)
@@ -209,27 +213,30 @@ def tune(
 ) -> None:
     """Choose each network's learning rate on the ladder `tune_lrs` of these pages, from its middle on until the best lies inside
     those tried; write what validation prefers to params/tuned.yaml."""
-    from lwnb import devices, exports, grid, results, studies, tuning
+    from lwnb.batch import estimates, grid, prepare, refusals, tuning
+    from lwnb.edge import protocol
+    from lwnb.plan import studies
+    from lwnb.records import tables
 
     for name, p in _pinned(_read(pages, budget, param)).items():
         if len(p.tune_lrs) < 2:
             raise ParamsError(
                 f"{name}: tune_lrs: {p.tune_lrs} is nothing to choose from; try -p 'tune_lrs=[1.0e-3, 4.0e-3]'"
             )
-        ladders = {model: studies.tuning(p, model) for model in p.models}
+        ladders = {model: studies.ladder(p, model) for model in p.models}
         failed = []
         while not failed and (runs := [run for ladder in ladders.values() for run in tuning.wanted(ladder)]):
-            grid.check(runs)
+            refusals.refuse(runs)
             _announce(runs)
             grid.ensure(runs, workers, scheduler)
-            failed = grid.missing(runs)
+            failed = estimates.missing(runs)
         for model, ladder in ladders.items():
             lr = tuning.choose(ladder)
             typer.echo(f"{name} {model}: " + ("no choice: a run has no result" if lr is None else f"{lr:g}"))
         if "05_deployment" in p.notebooks:  # shows the chosen ones, and weights do not outlive the machine
-            exports.convert(studies.deployment(p), devices.usable(p))
+            prepare.convert(studies.deployment(p), protocol.usable(p))
         if failed:
-            _fail(results.table(failed))
+            _fail(tables.of_runs(failed))
 
 
 def _fail(done, broken: list = ()) -> None:
@@ -257,20 +264,23 @@ def report(
     Without pages and parameters: the published pages, from their records in results/, and digits. Exit status 1 if a
     run or a notebook failed; the pages of the others are there all the same.
     """
-    from lwnb import book, exports, grid, results, studies
-    from lwnb.pages import Page
+    from lwnb.batch import grid, prepare, refusals
+    from lwnb.plan import studies
+    from lwnb.records import results
+    from lwnb.report import book
+    from lwnb.report.execution import Page
 
-    published = [] if pages or param else params.PUBLISHED
-    values = {name: params.merge(params.files_of(name)) for name in published} | _read(pages, budget, param)
+    published = [] if pages or param else facts.PUBLISHED
+    values = {name: paramfiles.merge(paramfiles.files_of(name)) for name in published} | _read(pages, budget, param)
     found = _pinned(values)
     runs = _runs(found, None)
-    grid.check(runs)
+    refusals.refuse(runs)
     _announce(runs)
     done = grid.ensure(runs, workers, scheduler, _exported(found))
     for p in found.values():
         if "05_deployment" in p.notebooks:
-            exports.prepare(p, studies.deployment(p), _tell)
-        exports.time_eager(studies.architectures(p))
+            prepare.prepare(p, studies.deployment(p), _tell)
+        prepare.time_eager(studies.architectures(p))
 
     def fingerprint(notebook: Path, page: Page | None) -> str:
         names = [page.name] if page else list(found)
@@ -296,7 +306,7 @@ def runs(
     csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
 ) -> None:
     """A table of the runs that are there, in runs/ and results/, and of those that failed."""
-    from lwnb import results
+    from lwnb.records import results, tables
 
     if key:
         record = results.find_key(key)
@@ -305,7 +315,7 @@ def runs(
         parts = {"folder": str(record.folder), "run": record.run.model_dump()}
         typer.echo(json.dumps(parts | {"metrics": record.metrics, "environment": record.environment}, indent=1))
         return
-    frame = results.table([record.run for record in results.every()])
+    frame = tables.of_runs([record.run for record in results.every()])
     columns = [
         "key",
         "dataset",
@@ -321,7 +331,7 @@ def runs(
     ]
     frame = frame[[c for c in columns if c in frame]]
     typer.echo(frame.to_csv(index=False) if csv else frame.to_string(index=False) if len(frame) else "no runs yet")
-    for failure in results.failures():
+    for failure in tables.failed():
         typer.echo(f"failed: {failure['run']['dataset']} {failure['run']['model']}: {failure['reason']}", err=True)
 
 
@@ -338,27 +348,29 @@ def publish(
 ) -> None:
     """Copy the records of these pages, and of what chose their learning rates, from runs/ to results/, where they are committed;
     without weights unless asked."""
-    from lwnb import census, costs, results, studies
+    from lwnb.data import census
+    from lwnb.plan import studies
+    from lwnb.records import publishing, results
 
     records = results.every()
     if not everything:
         found = _pinned(_read(pages, budget, param))
         runs = _runs(found, study)
         if not weights:
-            runs += [run for p in found.values() for model in p.models for run in studies.tuning(p, model)]
+            runs += [run for p in found.values() for model in p.models for run in studies.ladder(p, model)]
         wanted = {run.key for run in runs}
         records = [record for record in records if record.run.key in wanted]
-    copied = results.publish(records, weights)
+    copied = publishing.publish_runs(records, weights)
     census.publish({record.run.digest for record in records})
     typer.echo(f"{len(copied)} records copied to results/, {len(records) - len(copied)} were there.")
     if everything:
-        typer.echo(f"{costs.publish()} device records and footprints copied.")
+        typer.echo(f"{publishing.publish_costs()} device records and footprints copied.")
 
 
 @app.command()
 def readme() -> None:
     """Write the opening of README.md, its figure and table, from the records of the published pages."""
-    from lwnb import answer
+    from lwnb.report import answer
 
     answer.write()
     typer.echo("README.md")
@@ -385,21 +397,23 @@ def measure(
     Keep the machine idle meanwhile. On a board: lwnb measure cifar10 --budget cpu --export board.json; then, beside the
     report: lwnb measure --import board.json
     """
-    from lwnb import devices, exports
+    from lwnb.batch import prepare
+    from lwnb.edge import protocol
+    from lwnb.records import costs
 
     if add:
-        count, names = devices.unpack(add)
+        count, names = costs.read_file(add)
         typer.echo(f"{count} records of {', '.join(sorted(names))} are in runs/devices/.")
         return
     for name, p in _pinned(_read(pages, budget, param)).items():
-        devices.require(p.runtimes)
-        exports.footprints(p)
-        cells = devices.cells(p)
-        todo = devices.missing(cells, p.device_rounds)
+        protocol.require(p.runtimes)
+        prepare.footprints(p)
+        cells = protocol.cells(p)
+        todo = protocol.unmeasured(cells, p.device_rounds)
         _tell(f"{name}: {len(cells)} cells, {len(todo)} to measure, {p.device_rounds} processes each")
-        devices.ensure(cells, p.device_rounds, _tell)
+        protocol.measure_cells(cells, p.device_rounds, _tell)
     if export:
-        typer.echo(f"{devices.pack(export)} records of this machine in {export}")
+        typer.echo(f"{costs.write_file(export)} records of this machine in {export}")
 
 
 @app.command()
@@ -416,7 +430,8 @@ def recommend(
     """Which network fits: the finished runs on a data set ranked within these limits, and why the others do not fit."""
     from pydantic import ValidationError
 
-    from lwnb import choice, devices
+    from lwnb.evidence import choice
+    from lwnb.records import costs
 
     given = {"max_size_mb": max_size_mb, "max_latency_ms": max_latency_ms, "max_memory_mib": max_memory_mib}
     try:
@@ -426,7 +441,7 @@ def recommend(
         raise ParamsError(
             f"--{first['loc'][0].replace('_', '-')}: {first['input']!r} is not possible: {first['msg']}"
         ) from None
-    timings = devices.table()
+    timings = costs.timings_table()
     where = choice.device_of(device, sorted(set(timings["device"])))
     found = choice.candidates(choice.records_of(dataset), where, timings)
     typer.echo(choice.text(choice.choose(found, limits), where))
@@ -442,32 +457,36 @@ def export(
     ] = None,
 ) -> None:
     """Write a trained network as a file that can be shipped, with its classes, preprocessing and the terms of its data."""
-    from lwnb import devices, results, runtimes
+    from lwnb.edge import protocol
+    from lwnb.plan import facts
+    from lwnb.records import results
 
     formats = {"onnx": "onnxruntime", "executorch": "executorch"}
     if form not in formats:
-        raise ParamsError(f"--format {form}: allowed are onnx, executorch{params.nearest(form, formats)}")
+        raise ParamsError(f"--format {form}: allowed are onnx, executorch{errors.nearest(form, formats)}")
     record = results.find_key(key)
     if not record:
         raise ParamsError(f"{key}: no run has this key; lwnb runs lists those that are there")
-    devices.require([formats[form]])
-    from lwnb import deploy
+    protocol.require([formats[form]])
+    from lwnb.edge import convert
 
-    name = f"{record.run.model}-{record.run.dataset}-{key}{'-int8' * int8}{runtimes.SUFFIXES[form]}"
+    name = f"{record.run.model}-{record.run.dataset}-{key}{'-int8' * int8}{facts.SUFFIXES[form]}"
     file = out or Path(name)
     if file.is_dir():
         raise ParamsError(f"--out {file}: this is a folder; name the file, such as --out {file / name}")
-    deploy.ship(record, form, int8, file)
+    convert.ship(record, form, int8, file)
     typer.echo(f"{file}: {file.stat().st_size / 1e6:.2f} MB")
 
 
 @app.command()
 def fetch(pages: Pages = None, budget: Budget = None, param: Changes = None) -> None:
     """Get the data sets and pretrained weights of these pages, so that what follows needs no network."""
-    from lwnb import census, data, models, studies
+    from lwnb.data import census, sets
+    from lwnb.networks import states
+    from lwnb.plan import studies
 
     for name, p in ((name, params.check(page)) for name, page in _read(pages, budget, param).items()):
-        found = data.load(studies.source(p), p.image_size)
+        found = sets.load(studies.source(p), p.image_size)
         typer.echo(
             f"{name}: {len(found.train.labels):,} training and {len(found.test.labels):,} test images, "
             f"{len(found.classes)} classes, digest {found.digest}"
@@ -476,5 +495,5 @@ def fetch(pages: Pages = None, budget: Budget = None, param: Changes = None) -> 
             typer.echo(f"{name}: {sentence}")
         if p.source == "imagenet" or p.weights == "imagenet":
             for model in sorted({p.transfer_model, *(p.models if p.weights == "imagenet" else [])}):
-                models.imagenet(model)
+                states.imagenet(model)
                 typer.echo(f"{name}: ImageNet weights of {model}")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["lwnb.train", "lwnb.grid", "pandas"])
+CONTEXT.set_forkserver_preload(["lwnb.training.train", "lwnb.batch.grid", "pandas"])
 
 EVENTS = {"open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "shutil.rmtree"}
 """The events of Python's auditing that are steps (https://docs.python.org/3/library/audit_events.html), below the home.
@@ -110,7 +110,8 @@ def _is_step(event: str, values: tuple, home: str) -> bool:
 
 def batch(runs: list, hook: Callable | None = None) -> list[tuple[str, str]]:
     """Status and reason of each run, trained in this process."""
-    from lwnb import grid, train
+    from lwnb.batch import grid
+    from lwnb.training import train
 
     if hook:
         train.train = hook(train.train)
@@ -131,36 +132,36 @@ def counted(train: Callable) -> Callable:
 
 def publish() -> int:
     """Publish all records; how many were copied."""
-    from lwnb import results
+    from lwnb.records import publishing, results
 
-    return len(results.publish(results.every()))
+    return len(publishing.publish_runs(results.every()))
 
 
 def store(run, files: dict[str, bytes]) -> None:
     """Write a record."""
-    from lwnb import results
+    from lwnb.records import results
 
     results.store(run, files)
 
 
 def load() -> str:
     """Read digits; its cache, which Rust writes, is written again in steps that can be seen. Its digest."""
-    from lwnb import data
-    from lwnb.params import Source
+    from lwnb.data import sets
+    from lwnb.plan.run import Source
 
-    usual = data.save_file
+    usual = sets.save_file
 
     def save_file(tensors, file, *more):
         usual(tensors, file, *more)
         file.write_bytes(file.read_bytes())
 
-    data.save_file = save_file
-    return data.load(Source(dataset="digits")).digest
+    sets.save_file = save_file
+    return sets.load(Source(dataset="digits")).digest
 
 
 def build(source: Path, html: Path) -> None:
     """Build a book, with a program in place of Jupyter Book that copies the one source into two pages."""
-    from lwnb import book
+    from lwnb.report import book
 
     def copy(arguments: list, log: Path) -> None:
         made = arguments[arguments.index("--path-output") + 1] / "_build" / "html"
@@ -174,8 +175,8 @@ def build(source: Path, html: Path) -> None:
 
 def report(notebooks: list[Path], out: Path) -> list[str]:
     """Make a report without its HTML; the lines of its progress."""
-    from lwnb import book
-    from lwnb.pages import Page
+    from lwnb.report import book
+    from lwnb.report.execution import Page
 
     lines = []
     book.build = lambda source, html: html

@@ -4,9 +4,9 @@ import numpy as np
 from test_params import RUN
 from test_results import ENVIRONMENT
 
-from lwnb import results
-from lwnb.params import Run
-from lwnb.results import Record
+from lwnb.plan.run import Run
+from lwnb.records import results, tables
+from lwnb.records.results import Record
 
 COSTS = {
     "mobilenet_v3_small": {"macs": 2e6, "parameters": 1_500_000, "size_bytes": 6_200_000},
@@ -44,4 +44,4 @@ def plant(hits=0.8, n=2000, val_top1=None, curve=FLAT, metrics=(), labels=None, 
 
 def frame(records):
     """The table of these records."""
-    return results.table([record.run for record in records])
+    return tables.of_runs([record.run for record in records])

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from nbformat import v4
 
-from lwnb import book
-from lwnb.pages import Executed, Page
+from lwnb.report import book
+from lwnb.report.execution import Executed, Page
 
 FIGURE = """
 import base64, html, io
@@ -41,7 +41,7 @@ PAGES = [
 
 
 class Stub(NamedTuple):
-    """What `lwnb.book.report` made of the stub notebooks, and what it said."""
+    """What `lwnb.report.book.report` made of the stub notebooks, and what it said."""
 
     index: Path
     executed: list[Executed]

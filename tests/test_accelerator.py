@@ -5,8 +5,9 @@ import torch
 from test_train import numbers, tiny
 from torch import nn
 
-from lwnb import augment, evaluation, models, policies, settings, train
-from lwnb.params import FIVE
+from lwnb.networks import build
+from lwnb.plan.facts import FIVE
+from lwnb.training import augment, evaluation, policies, settings, train
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
 
@@ -62,7 +63,7 @@ def test_fp32_is_fp32(exact):
 
 @pytest.mark.parametrize("model", FIVE)
 def test_a_network_says_there_what_it_says_here(model, exact):
-    net, images = models.build(model, 10, 16, 0), pictures(64)
+    net, images = build.build(model, 10, 16, 0), pictures(64)
     here = evaluation.evaluate(net, images, 32)
     there = evaluation.evaluate(net.cuda(), images, 32).cpu()
     assert (here - there).norm() / here.norm() < 1e-4

@@ -3,14 +3,16 @@ import re
 import pandas as pd
 import pytest
 
-from lwnb import answer, params
-from lwnb.params import ParamsError, check
+from lwnb.base.errors import ParamsError
+from lwnb.plan import facts
+from lwnb.plan.params import check
+from lwnb.report import answer
 
 
 def test_the_readme_is_left_alone_where_nothing_is_published_or_no_marks_stand(house, monkeypatch):
     readme = house / "README.md"
     readme.write_text("# lwnb\n")
-    monkeypatch.setattr(params, "PUBLISHED", ())
+    monkeypatch.setattr(facts, "PUBLISHED", ())
     with pytest.raises(ParamsError, match="no page is published"):
         answer.write(readme)
     monkeypatch.setattr(answer, "pages", lambda: [check({})])

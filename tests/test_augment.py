@@ -10,8 +10,9 @@ from scipy.stats import ks_2samp
 from sklearn.datasets import load_sample_images
 from torchvision.transforms import RandomErasing, functional, v2
 
-from lwnb import params
-from lwnb.augment import MEAN, STD, augment, erased, normalise, pasted, resize, windows
+from lwnb.networks.preprocessing import MEAN, STD, normalise, resize
+from lwnb.plan import facts
+from lwnb.training.augment import augment, erased, pasted, windows
 
 LONG = "flip-crop+trivialaugment+random-erasing+cutmix"
 
@@ -153,7 +154,7 @@ def test_shares_are_distributed_as_torchvisions():
     assert ks_2samp(1 - masks.numpy(), cutmix).pvalue > 1e-3
 
 
-@pytest.mark.parametrize("policy", [*params.POLICIES, LONG])
+@pytest.mark.parametrize("policy", [*facts.POLICIES, LONG])
 def test_a_batch_depends_on_its_generator_alone(policy):
     images, labels = noise(64, 32), torch.arange(64) % 10
     before, state = images.clone(), torch.get_rng_state()

@@ -12,7 +12,8 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from benchmarks import plan, sides, store, tables
 from benchmarks.__main__ import main
-from lwnb import data, models
+from lwnb.data import sets
+from lwnb.networks import build
 
 MODEL = "squeezenet1_1"
 
@@ -61,7 +62,7 @@ def observe(side) -> dict:
 
 @pytest.mark.slow
 def test_every_side_starts_from_the_same_weights(seen):
-    wanted = list(models.build(MODEL, 10, 32, seed=1).parameters())
+    wanted = list(build.build(MODEL, 10, 32, seed=1).parameters())
     for name, one in seen.items():
         assert all(torch.equal(a, b) for a, b in zip(one["start"], wanted, strict=True)), name
 
@@ -78,7 +79,7 @@ def test_every_side_makes_the_same_steps_at_the_same_rate(seen):
 @pytest.mark.slow
 def test_every_side_tests_on_the_same_images(seen, tmp_path, monkeypatch):
     monkeypatch.setenv("LWNB_HOME", str(tmp_path))
-    labels = data.task(tiny()).test.labels
+    labels = sets.task(tiny()).test.labels
     for name, one in seen.items():
         level = 1 / 255 / 0.224  # one grey level after normalisation: the sides enlarge with other libraries
         assert (one["images"] - seen["script"]["images"]).abs().max() <= 1.01 * level, name

@@ -13,9 +13,11 @@ import nbformat
 import pytest
 import stubs
 
-from lwnb import book, params
-from lwnb.pages import Page, execute
-from lwnb.params import ParamsError
+from lwnb.base import errors
+from lwnb.base.errors import ParamsError
+from lwnb.plan import params
+from lwnb.report import book
+from lwnb.report.execution import Page, execute
 
 
 @pytest.fixture(scope="session")
@@ -200,7 +202,7 @@ def test_code_is_folded_standard_error_left_out_and_defaults_replaced(stub):
 
 
 def test_a_book_without_front_page_is_refused(stub, tmp_path):
-    with pytest.raises(book.BookError, match="00_"):
+    with pytest.raises(errors.BookError, match="00_"):
         book.assemble([one for one in stub.executed if one.page], tmp_path)
 
 
@@ -276,6 +278,6 @@ def test_the_same_sources_are_not_built_again_and_a_warning_stops_the_build(stub
     book.build(source, tmp_path / "html")
     assert page.stat().st_mtime_ns == before
     (source / "page.md").write_text("# Page\n\n[](nowhere.md)\n")
-    with pytest.raises(book.BookError, match=r"WARNING.*nowhere"):
+    with pytest.raises(errors.BookError, match=r"WARNING.*nowhere"):
         book.build(source, tmp_path / "html")
     assert page.stat().st_mtime_ns == before

@@ -9,8 +9,11 @@ import pytest
 from trees import by_class, folder, picture
 from typer.testing import CliRunner
 
-from lwnb import census, cli, data, params
-from lwnb.params import CHECKOUT, Source
+from lwnb import cli
+from lwnb.base.places import CHECKOUT
+from lwnb.data import census, sets
+from lwnb.plan import paramfiles
+from lwnb.plan.run import Source
 
 PAGES = ("digits", "cifar10", "cifar100", "tiny-imagenet")
 
@@ -48,12 +51,12 @@ def where(house):
 
 
 def test_planted_copies_are_counted(where):
-    record = census.find(data.load(where, 8).digest)
+    record = census.find(sets.load(where, 8).digest)
     assert {name: record[name] for name in COUNTED} == COUNTED
 
 
 def test_the_sentences_hold_every_number_and_the_class_names(where):
-    classes, copies, skipped, *notes = census.sentences(data.load(where, 8).digest)
+    classes, copies, skipped, *notes = census.sentences(sets.load(where, 8).digest)
     assert "cat: 6 + 8" in classes and "dog: 9 + 8" in classes
     assert [word for word in copies.replace(".", "").replace(";", "").split() if word.isdigit()] == [
         *("3", "16"),
@@ -65,32 +68,32 @@ def test_the_sentences_hold_every_number_and_the_class_names(where):
 
 
 def test_the_pool_is_counted_not_what_lies_around_it(house):
-    found = data.load(Source(dataset="digits", pool_train=100, pool_test=50))
+    found = sets.load(Source(dataset="digits", pool_train=100, pool_test=50))
     record = census.find(found.digest)
     assert (sum(record["train"]), sum(record["test"])) == (100, 50)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"classes": []}', None])
 def test_a_damaged_record_is_made_again(where, house, content):
-    digest = data.load(where, 8).digest
+    digest = sets.load(where, 8).digest
     (file,) = (house / "runs" / "images").iterdir()
     whole = file.read_bytes()
     file.unlink() if content is None else file.write_text(content)
     assert census.sentences(digest) == []
-    data.load(where, 8)
+    sets.load(where, 8)
     assert file.read_bytes() == whole
 
 
 def test_a_record_follows_what_was_left_out(where, house):
-    first = data.load(where, 8)
+    first = sets.load(where, 8)
     (house / "pictures/train/cat/bad.png").unlink()
-    assert data.load(where, 8).digest == first.digest
+    assert sets.load(where, 8).digest == first.digest
     assert census.find(first.digest)["skipped"] == 1
 
 
 def _loaded(home: str, where: Source) -> str:
     os.environ["LWNB_HOME"] = home
-    return data.load(where, 8).digest
+    return sets.load(where, 8).digest
 
 
 def test_processes_at_once_make_one_record(where, house):
@@ -100,7 +103,7 @@ def test_processes_at_once_make_one_record(where, house):
 
 
 def test_this_machines_record_goes_before_the_published_one(where, house):
-    digest = data.load(where, 8).digest
+    digest = sets.load(where, 8).digest
     census.publish([digest, "0" * 64])
     copy = house / "results" / "images" / f"{digest}.json"
     assert [file.name for file in copy.parent.iterdir()] == [copy.name]
@@ -157,7 +160,7 @@ def test_fetch_tells_all_of_it(house):
 @pytest.mark.parametrize("name", PAGES)
 def test_a_published_page_has_its_record(name, house):
     (house / "results").symlink_to(CHECKOUT / "results")
-    p = params.read(params.file_of(name))
+    p = paramfiles.read(paramfiles.file_of(name))
     record = census.find(p.digest)
     assert record["dataset"] == p.dataset
     assert (sum(record["train"]), sum(record["test"])) == (p.pool_train, p.pool_test)
@@ -166,14 +169,14 @@ def test_a_published_page_has_its_record(name, house):
 
 
 def test_the_published_record_of_digits_is_what_is_counted_here(house):
-    digest = data.load(Source(dataset="digits")).digest
+    digest = sets.load(Source(dataset="digits")).digest
     name = f"images/{digest}.json"
     assert (house / "runs" / name).read_bytes() == (CHECKOUT / "results" / name).read_bytes()
 
 
 def test_a_picture_of_its_own_is_no_copy(house):
     tree = by_class("train/", "test/") | {"test/cat/9.png": picture(4711)}
-    found = data.load(Source(dataset="folder", data_root=str(folder(house / "pictures", tree))), 8)
+    found = sets.load(Source(dataset="folder", data_root=str(folder(house / "pictures", tree))), 8)
     record = census.find(found.digest)
     assert [record["across"], record["labels"], *record["within"]] == [0, 0, 0, 0]
     assert len(census.sentences(found.digest)) == 2

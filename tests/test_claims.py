@@ -5,10 +5,14 @@ import json
 import pytest
 from planted import RISING, frame, plant
 
-from lwnb import claims, results, rules, studies
-from lwnb.claims import FAILS, HOLDS, OPEN, Claim
-from lwnb.evidence import Evidence
-from lwnb.params import ParamsError, check
+from lwnb.base.errors import ParamsError
+from lwnb.evidence import claims, rules
+from lwnb.evidence.arms import Evidence
+from lwnb.evidence.claims import FAILS, HOLDS, OPEN, Claim
+from lwnb.plan import studies
+from lwnb.plan.params import check
+from lwnb.records import results
+from lwnb.report import findings
 
 CIFAR = check({"dataset": "cifar10", "augment": "none", "policies": ["none"], "source": "imagenet"})
 MORE = {
@@ -256,7 +260,7 @@ def test_mixing_is_compared_with_the_same_policy_without_it(house):
 
 
 def test_the_claims_of_the_book_are_there_with_their_sources():
-    every = claims.read()
+    every = claims.stated()
     assert {"C1a", "C2", "C3", "C4a", "C4b", "F1a", "F2a", "F2b", "F3a", "H1", "H2", "G1", "G2"} <= {
         c.id for c in every
     }
@@ -267,11 +271,11 @@ def test_the_claims_of_the_book_are_there_with_their_sources():
 
 def test_with_no_run_at_all_no_claim_is_decided(house):
     p = check({})
-    found = claims.judge(claims.read(), {"digits": p}, {"digits": claims.evidence(p)})
+    found = claims.judge(claims.stated(), {"digits": p}, {"digits": claims.evidence(p)})
     assert {one.verdict for one in found} == {OPEN} and all(one.reasons for one in found)
-    table = claims.overview(found, {"digits": "Digits"})
-    assert len(table) == len(claims.read()) and set(table["Digits"]) == {OPEN}
-    assert "**C2. EfficientNetV2" in claims.text(found)
+    table = findings.verdicts_table(found, {"digits": "Digits"})
+    assert len(table) == len(claims.stated()) and set(table["Digits"]) == {OPEN}
+    assert "**C2. EfficientNetV2" in findings.verdicts(found)
 
 
 @pytest.mark.parametrize(
@@ -287,4 +291,4 @@ def test_a_claim_that_cannot_be_is_named(tmp_path, entry, fault):
     file = tmp_path / "claims.yaml"
     file.write_text(json.dumps([MORE | entry]))
     with pytest.raises(ParamsError, match=f"(?s){fault}"):
-        claims.read(file)
+        claims.stated(file)

@@ -11,8 +11,17 @@ from planted import plant
 from test_params import RUN
 from test_results import save
 
-from lwnb import archives, book, cli, deploy, disk, grid, models, pages, results, studies, tuning
-from lwnb.params import CHECKOUT, ParamsError, Run
+from lwnb import cli
+from lwnb.base import disk, errors
+from lwnb.base.errors import ParamsError
+from lwnb.base.places import CHECKOUT
+from lwnb.batch import grid
+from lwnb.data import archives
+from lwnb.edge import convert
+from lwnb.plan import studies, tuned
+from lwnb.plan.run import Run
+from lwnb.records import folders, results
+from lwnb.report import execution
 
 LWNB = Path(sys.executable).with_name("lwnb")
 
@@ -86,7 +95,7 @@ def test_publish_copies_and_says_how_many(house):
     save(Run(**RUN))
     assert "1 records copied" in lwnb("publish", "--all").stdout
     assert "0 records copied to results/, 1 were there" in lwnb("publish", "--all").stdout
-    assert results.folder(Run(**RUN), "results").is_dir()
+    assert folders.folder(Run(**RUN), "results").is_dir()
 
 
 def test_fetch_says_what_it_found(house):
@@ -168,16 +177,18 @@ def test_a_command_and_a_kernel_that_it_starts_have_one_home(tmp_path, monkeypat
     monkeypatch.setattr(cli, "app", lambda: None)
     cli.main()
     seen = stubs.notebook(
-        tmp_path / "01_home.ipynb", "Home", "from lwnb import params; str(params.home())", parameters=""
+        tmp_path / "01_home.ipynb", "Home", "from lwnb.base import places; str(places.home())", parameters=""
     )
-    (one,) = pages.execute([seen], [pages.Page("a", "A", {})], tmp_path, lambda *_: "", progress=lambda _: None)
+    (one,) = execution.execute([seen], [execution.Page("a", "A", {})], tmp_path, lambda *_: "", progress=lambda _: None)
     assert one.error is None and repr(str(tmp_path / "my home")) in one.path.read_text()
 
 
 def test_a_kernel_with_a_relative_home_says_so(tmp_path, monkeypatch):
     monkeypatch.setenv("LWNB_HOME", "relative")
-    seen = stubs.notebook(tmp_path / "01_home.ipynb", "Home", "from lwnb import params; params.home()", parameters="")
-    (one,) = pages.execute([seen], [pages.Page("a", "A", {})], tmp_path, lambda *_: "", progress=lambda _: None)
+    seen = stubs.notebook(
+        tmp_path / "01_home.ipynb", "Home", "from lwnb.base import places; places.home()", parameters=""
+    )
+    (one,) = execution.execute([seen], [execution.Page("a", "A", {})], tmp_path, lambda *_: "", progress=lambda _: None)
     assert "ParamsError: LWNB_HOME: 'relative'" in one.error
 
 
@@ -224,7 +235,7 @@ def test_a_home_that_may_not_be_written_to_is_named_before_anything_trains(house
 def test_a_system_that_does_not_let_one_write_is_one_line(house, monkeypatch, command, number):
     run = save(Run(**RUN)).run
     monkeypatch.setattr(cli, "_runs", lambda *_: [run])
-    monkeypatch.setattr(studies, "tuning", lambda *_: [])
+    monkeypatch.setattr(studies, "ladder", lambda *_: [])
     monkeypatch.setattr(os, "mkdir", lambda path, *_: (_ for _ in ()).throw(OSError(number, os.strerror(number), path)))
     message = refusal(monkeypatch, command, "digits", "-p", "notebooks=[03_augmentation]")
     assert str(house) in message and os.strerror(number) in message
@@ -232,12 +243,12 @@ def test_a_system_that_does_not_let_one_write_is_one_line(house, monkeypatch, co
 
 def test_a_tuned_file_that_cannot_be_written_is_named(house, monkeypatch):
     (house / "file").touch()
-    monkeypatch.setattr(tuning, "FILE", house / "file" / "tuned.yaml")
+    monkeypatch.setattr(tuned, "FILE", house / "file" / "tuned.yaml")
     monkeypatch.setattr(grid, "ensure", lambda runs, *_: [plant(0.9, **run.model_dump()) for run in runs])
     assert str(house / "file") in refusal(monkeypatch, "tune", "digits", *RATES, "-p", "notebooks=[01_architectures]")
 
 
-@pytest.mark.parametrize("kind", [ParamsError, archives.DataError, models.WeightsError, book.BookError])
+@pytest.mark.parametrize("kind", [ParamsError, archives.DataError, errors.WeightsError, errors.BookError])
 def test_an_error_of_the_project_is_its_message_alone(house, monkeypatch, kind):
     monkeypatch.setattr(results, "every", lambda: (_ for _ in ()).throw(kind("planted")))
     assert refusal(monkeypatch, "runs") == "lwnb: planted"
@@ -254,6 +265,6 @@ def test_an_unexpected_fault_keeps_its_traceback(house, monkeypatch):
 def test_an_export_into_a_folder_or_below_a_file_is_one_line(house, monkeypatch):
     record = save(Run(**RUN))
     (house / "file").touch()
-    monkeypatch.setattr(deploy, "ship", lambda record, form, int8, file: disk.write(file, b""))
+    monkeypatch.setattr(convert, "ship", lambda record, form, int8, file: disk.write(file, b""))
     assert f"resnet18-digits-{record.run.key}.onnx" in refusal(monkeypatch, "export", record.run.key, "-o", house)
     assert str(house / "file") in refusal(monkeypatch, "export", record.run.key, "-o", house / "file" / "x.onnx")

@@ -11,8 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lwnb import answer, compare, costs, devices, params, results, studies
-from lwnb.params import CHECKOUT, PUBLISHED, RECIPE, Run
+from lwnb.base.places import CHECKOUT
+from lwnb.evidence import compare, deployed
+from lwnb.plan import paramfiles, studies
+from lwnb.plan.facts import PUBLISHED
+from lwnb.plan.run import RECIPE, Run
+from lwnb.records import costs, folders, results, tables
+from lwnb.report import answer
 
 RESULTS = CHECKOUT / "results"
 FOLDERS = sorted(file.parent for file in RESULTS.glob("*/*/*/metrics.json"))
@@ -31,7 +36,7 @@ def test_a_committed_record_is_whole_and_of_this_recipe(folder):
     run = record.run
     assert (run.key, run.model, run.dataset) == folder.parts[-1:] + folder.parts[-2:-1] + folder.parts[-3:-2]
     assert run.recipe == RECIPE, "made by an older recipe: run it again"
-    assert {file.name for file in folder.iterdir()} - {results.CONVERSIONS, results.WEIGHTS} == set(results.PUBLISHED)
+    assert {file.name for file in folder.iterdir()} - {folders.CONVERSIONS, folders.WEIGHTS} == set(folders.FILES)
     labels, top5 = record.predictions["labels"], record.predictions["top5"]
     assert len(record.history) == record.metrics["epochs_run"] and len(labels) == len(top5) == record.metrics["n_test"]
     assert np.isclose((top5[:, 0] == labels).mean(), record.metrics["top1"])
@@ -43,8 +48,8 @@ def test_what_was_called_learned_by_its_loss_alone_still_is_but_for_three_starts
     """MobileNetV3-Small from scratch on 450 images of 100 and of 200 classes: no arm of a page chose them."""
     fell = {record.run.key for record in results.every() if record.metrics["learned"] and not record.learned}
     assert fell == {"5351aa841edd", "517c30a9cd03", "60365b90110e"}
-    for p in (params.read(*params.files_of(name)) for name in PUBLISHED):
-        chosen = compare.best(results.table(studies.on_target(p)), ["arm", "train_size"])
+    for p in (paramfiles.read(*paramfiles.files_of(name)) for name in PUBLISHED):
+        chosen = compare.best(tables.of_runs(studies.on_target(p)), ["arm", "train_size"])
         assert "02_transfer" not in p.notebooks or not fell & set(" ".join(chosen["key"]).split())
 
 
@@ -82,7 +87,7 @@ def test_every_committed_backbone_is_the_one_that_the_readme_describes():
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_every_run_of_a_published_page_is_committed_with_its_source_and_its_conversions(name, elsewhere):
-    p = params.read(*params.files_of(name))
+    p = paramfiles.read(*paramfiles.files_of(name))
     runs = studies.runs(p)
     sources = {run.parent for run in runs}
     shown = {run.key for run in studies.deployment(p)} if "05_deployment" in p.notebooks else set()
@@ -93,7 +98,7 @@ def test_every_run_of_a_published_page_is_committed_with_its_source_and_its_conv
         assert run.key not in sources or record.weights
         if run.key in shown and record.learned:
             assert {row["runtime"] for row in record.conversions} >= set(p.runtimes)
-    assert set(devices.of_page(p)["model"]) == set(p.models)
+    assert set(deployed.of_page(p)["model"]) == set(p.models)
 
 
 @pytest.mark.slow
@@ -105,8 +110,11 @@ def test_the_report_is_made_from_the_committed_records_alone(elsewhere):
     assert done.returncode == 0 and "0 to train" in done.stderr, done.stderr
     assert not (elsewhere / "runs").exists() and not (elsewhere / "data").exists()
     for name in PUBLISHED:
-        p, page = params.read(*params.files_of(name)), elsewhere / "build/html/01_architectures" / f"{name}.html"
-        means = compare.summary(results.table(studies.architectures(p)))
+        p, page = (
+            paramfiles.read(*paramfiles.files_of(name)),
+            elsewhere / "build/html/01_architectures" / f"{name}.html",
+        )
+        means = compare.summary(tables.of_runs(studies.architectures(p)))
         assert len(means) == len(p.models) and all(f"{top1:.3f}" in page.read_text() for top1 in means["top1"])
 
 

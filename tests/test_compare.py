@@ -3,7 +3,9 @@ import pandas as pd
 import pytest
 from planted import FLAT, RISING, frame, plant
 
-from lwnb import compare, figures, results
+from lwnb.evidence import compare
+from lwnb.records import results, tables
+from lwnb.report import figures
 
 
 def seeds(*hits, **fields):
@@ -91,7 +93,7 @@ def test_fronts_and_ranks_of_planted_networks(house):
 def test_runs_that_did_not_learn_are_in_no_group(house):
     records = [plant(), plant(model="squeezenet1_1", metrics={"learned": False})]
     assert list(compare.by_model(records)) == ["ResNet18"]
-    assert results.table([records[1].run])["top1"].isna().all()
+    assert tables.of_runs([records[1].run])["top1"].isna().all()
 
 
 def test_a_page_without_a_result_has_the_columns_of_one_that_has(house):

@@ -14,9 +14,10 @@ import torch
 from PIL import Image
 from trees import by_class, cifar10, cifar10_files, encoded, folder, picture, tar, zipped
 
-from lwnb import archives, data, params, readers
-from lwnb.data import DataError
-from lwnb.params import Source
+from lwnb.data import archives, readers, sets
+from lwnb.data.sets import DataError
+from lwnb.plan import paramfiles, params, run
+from lwnb.plan.run import Source
 
 pytestmark = pytest.mark.usefixtures("house")
 
@@ -25,11 +26,11 @@ def source(place, **values) -> Source:
     return Source(**{"dataset": "folder", "data_root": str(place)} | values)
 
 
-def same(a: data.Split, b: data.Split) -> bool:
+def same(a: sets.Split, b: sets.Split) -> bool:
     return all(torch.equal(getattr(a, name), getattr(b, name)) for name in ("images", "labels", "ids"))
 
 
-def identities(split: data.Split) -> set[bytes]:
+def identities(split: sets.Split) -> set[bytes]:
     return {row.numpy().tobytes() for row in split.ids}
 
 
@@ -44,7 +45,7 @@ def test_a_data_set_is_the_same_in_any_order_and_archive(house):
         tar(house / "mixed.tar", mixed, "top/"),
         zipped(house / "copy.zip", dict(reversed(tree.items()))),
     ]
-    first, *others = (data.load(source(copy), 8) for copy in copies)
+    first, *others = (sets.load(source(copy), 8) for copy in copies)
     for other in others:
         assert other.digest == first.digest
         assert same(first.train, other.train)
@@ -63,23 +64,23 @@ def test_every_change_of_content_changes_the_digest(house):
         rest | {"test/cat/00.png": tree[moved]},
         {path.replace("dog", "hound"): content for path, content in tree.items()},
     ]
-    digests = {data.load(source(folder(house / str(n), tree)), 8).digest for n, tree in enumerate(variants)}
+    digests = {sets.load(source(folder(house / str(n), tree)), 8).digest for n, tree in enumerate(variants)}
     assert len(digests) == len(variants)
-    assert data.load(source(house / "0"), 16).digest in digests, "the size of decoding is no part of it"
+    assert sets.load(source(house / "0"), 16).digest in digests, "the size of decoding is no part of it"
 
 
 def test_the_names_of_classes_belong_to_the_digest(house):
     tree = cifar10_files(cifar10(train=2, test=1))
     vans = {path.replace("truck", "van"): content for path, content in tree.items()}  # the last one under both names
     first, second = (
-        data.load(source(folder(house / str(n), t), dataset="cifar10")) for n, t in enumerate((tree, vans))
+        sets.load(source(folder(house / str(n), t), dataset="cifar10")) for n, t in enumerate((tree, vans))
     )
     assert same(first.train, second.train)
     assert first.digest != second.digest
 
 
 def test_splits_are_sorted_by_label_then_identity():
-    digits = data.load(Source(dataset="digits"))
+    digits = sets.load(Source(dataset="digits"))
     for split in (digits.train, digits.test):
         keys = [(label, row.numpy().tobytes()) for label, row in zip(split.labels.tolist(), split.ids, strict=True)]
         assert keys == sorted(keys)
@@ -87,12 +88,12 @@ def test_splits_are_sorted_by_label_then_identity():
 
 
 def test_the_pinned_digest_of_digits_holds():
-    assert data.load(Source(dataset="digits")).digest == params.read(params.file_of("digits")).digest
+    assert sets.load(Source(dataset="digits")).digest == paramfiles.read(paramfiles.file_of("digits")).digest
 
 
 def test_another_digest_is_refused_and_both_are_named():
     with pytest.raises(DataError, match="1,438 for training, 359 for testing") as caught:
-        data.load(Source(dataset="digits", digest="0" * 64))
+        sets.load(Source(dataset="digits", digest="0" * 64))
     assert "0" * 64 in str(caught.value)
     assert params.check({}).digest in str(caught.value)
 
@@ -112,17 +113,17 @@ def test_the_pool_of_a_whole_set_is_a_sample_of_smallest_hashes(house):
             smallest += sorted(of_class, key=lambda n: hashlib.sha256(pixels[n].tobytes()).digest())[:each]
         sample[name] = pixels[smallest], labels[smallest]
     places = {name: tar(house / f"{name}.tar", cifar10_files(images)) for name, images in (("a", whole), ("b", sample))}
-    cut = data.load(source(places["a"], dataset="cifar10", pool_train=60, pool_test=30))
+    cut = sets.load(source(places["a"], dataset="cifar10", pool_train=60, pool_test=30))
     for pool in (0, 30):
-        small = data.load(source(places["b"], dataset="cifar10", pool_test=pool))
+        small = sets.load(source(places["b"], dataset="cifar10", pool_test=pool))
         assert small.digest == cut.digest
         assert same(small.test, cut.test)
         assert same(small.train, cut.train)
 
 
 def test_a_pool_as_large_as_the_set_is_the_set():
-    whole, again = (data.load(Source(dataset="digits", pool_train=a, pool_test=b)) for a, b in ((0, 0), (1438, 359)))
-    smaller = data.load(Source(dataset="digits", pool_train=1437, pool_test=359))
+    whole, again = (sets.load(Source(dataset="digits", pool_train=a, pool_test=b)) for a, b in ((0, 0), (1438, 359)))
+    smaller = sets.load(Source(dataset="digits", pool_train=1437, pool_test=359))
     assert whole.digest == again.digest != smaller.digest
     assert len(smaller.train.labels) == 1437
 
@@ -138,7 +139,7 @@ def jpeg(content: bytes) -> bytes:
         return encoded(image.convert("RGB"), "JPEG", quality=95, subsampling=0)
 
 
-def parted(found: data.Dataset, one: str, other: str) -> bool:
+def parted(found: sets.Dataset, one: str, other: str) -> bool:
     """Whether one of two files stands in training, the other in the test split."""
     sides = [np.frombuffer(hashlib.sha256(path.encode()).digest(), np.uint8) for path in (one, other)]
     inside = [bool((found.test.ids.numpy() == identity).all(1).any()) for identity in sides]
@@ -148,8 +149,8 @@ def parted(found: data.Dataset, one: str, other: str) -> bool:
 def test_identical_pixels_stay_on_one_side_whatever_their_names(house):
     tree = by_class("", each=30)
     twins = {path: path.replace("/", "/z") for path in tree if path.startswith("cat")}
-    found = data.load(source(folder(house / "pictures", tree | {twins[path]: tree[path] for path in twins})), 8)
-    assert data.overlap(found.test, found.train) == 0
+    found = sets.load(source(folder(house / "pictures", tree | {twins[path]: tree[path] for path in twins})), 8)
+    assert sets.overlap(found.test, found.train) == 0
     assert not any(parted(found, one, other) for one, other in twins.items())
     assert torch.bincount(found.test.labels).tolist() == [12, 6], "a fifth of each class, as without copies"
 
@@ -158,8 +159,8 @@ def test_identical_pixels_stay_on_one_side_whatever_their_names(house):
 def test_a_file_that_is_named_and_looks_like_a_copy_stays_with_its_original(house, form):
     tree = {f"{name}/p.{n}.png": picture(n + 50 * (name == "dog")) for name in ("cat", "dog") for n in range(25)}
     twins = {path: f"{path[:3]}/{form.format(path[4:-4])}.jpg" for path in tree}
-    found = data.load(source(folder(house / "pictures", tree | {twins[p]: jpeg(tree[p]) for p in tree})), 8)
-    assert data.overlap(found.test, found.train) == 0
+    found = sets.load(source(folder(house / "pictures", tree | {twins[p]: jpeg(tree[p]) for p in tree})), 8)
+    assert sets.overlap(found.test, found.train) == 0
     assert len(found.test.labels) == 20
     assert not any(parted(found, one, other) for one, other in twins.items())
 
@@ -171,25 +172,25 @@ def test_other_pictures_under_the_names_of_copies_are_no_copies(house):
         for name in ("cat", "dog")
         for n in range(25)
     }
-    assert len(data.load(source(folder(house / "pictures", tree)), 8).test.labels) == 10
+    assert len(sets.load(source(folder(house / "pictures", tree)), 8).test.labels) == 10
 
 
 def test_a_class_of_one_picture_many_times_is_refused_by_name(house):
     tree = by_class("", each=9) | {f"owl/{n}.png": picture(99) for n in range(9)}
     with pytest.raises(DataError, match=r"owl \(1\)"):
-        data.load(source(folder(house / "pictures", tree)), 8)
+        sets.load(source(folder(house / "pictures", tree)), 8)
 
 
 def test_copies_stay_on_one_side_of_the_validation_split_too(house):
     tree = by_class("train/", "test/", each=30)
     tree |= {path.replace("/cat/", "/cat/z"): content for path, content in tree.items()}
     where = source(folder(house / "pictures", tree))
-    found = data.load(where, 8)
+    found = sets.load(where, 8)
     fields = {"model": "resnet18", "optimizer": "sgd", "lr": 0.1, "weight_decay": 0.0, "schedule": "cosine"}
     fields |= {"image_size": 8, "batch_size": 8, "epochs": 1, "val_share": 0.3}
-    task = data.task(params.Run(dataset="folder", digest=found.digest, source=where, **fields))
+    task = sets.task(run.Run(dataset="folder", digest=found.digest, source=where, **fields))
     assert len(task.val.labels) == 27
-    assert data.overlap(task.val, task.train) == 0
+    assert sets.overlap(task.val, task.train) == 0
 
 
 # --- Cache ---
@@ -198,8 +199,8 @@ def test_copies_stay_on_one_side_of_the_validation_split_too(house):
 @pytest.fixture
 def decoded(monkeypatch):
     """How often a data set was decoded."""
-    calls, read = [], readers.read
-    monkeypatch.setattr(readers, "read", lambda *args: calls.append(args) or read(*args))
+    calls, read = [], readers.contents
+    monkeypatch.setattr(readers, "contents", lambda *args: calls.append(args) or read(*args))
     return calls
 
 
@@ -209,27 +210,27 @@ def cached(house):
 
 def test_decoded_once(house, decoded):
     place = folder(house / "pictures", by_class(""))
-    first, second = data.load(source(place), 8), data.load(source(place, pool_train=6), 8)
+    first, second = sets.load(source(place), 8), sets.load(source(place, pool_train=6), 8)
     assert (len(decoded), len(cached(house))) == (1, 1)
     assert identities(second.train) < identities(first.train)
     assert stat.S_IMODE(cached(house)[0].stat().st_mode) == 0o644
-    data.load(source(place), 16)
-    data.load(source(place, bad_images="skip"), 8)
+    sets.load(source(place), 16)
+    sets.load(source(place, bad_images="skip"), 8)
     assert len(decoded) == 3, "another size, or another way with bad files, is another content"
 
 
 def test_who_asks_at_the_same_time_waits(house, decoded):
     place = folder(house / "pictures", by_class("", each=50))
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda _: data.load(source(place), 8).digest, range(4)))
+        found = list(pool.map(lambda _: sets.load(source(place), 8).digest, range(4)))
     assert len(set(found)) == len(decoded) == 1
 
 
 def test_a_changed_file_is_seen(house, decoded):
     place = folder(house / "pictures", by_class(""))
-    before = data.load(source(place), 8).digest
+    before = sets.load(source(place), 8).digest
     folder(place, {"cat/0.png": picture(4321)})
-    assert data.load(source(place), 8).digest != before
+    assert sets.load(source(place), 8).digest != before
     assert len(decoded) == 2
 
 
@@ -251,7 +252,7 @@ def test_a_file_that_was_swapped_for_one_of_its_size_and_time_is_seen(house, dec
     other = tree | {"cat/0.png": twin(tree["cat/0.png"])}
     place = tar(house / "set.tar", tree) if how == "archive" else folder(house / "pictures", tree)
     path = place if how == "archive" else place / "cat/0.png"
-    before, new = data.load(source(place), 8).digest, house / "new"
+    before, new = sets.load(source(place), 8).digest, house / "new"
     content = tar(new, other).read_bytes() if how == "archive" else other["cat/0.png"]
     new.write_bytes(content)
     os.utime(new, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns))
@@ -261,32 +262,32 @@ def test_a_file_that_was_swapped_for_one_of_its_size_and_time_is_seen(house, dec
         keep_times(path, content)
     else:
         new.replace(path)
-    assert data.load(source(place), 8).digest != before
+    assert sets.load(source(place), 8).digest != before
     assert len(decoded) == 2
-    assert data.load(source(place), 8).digest != before
+    assert sets.load(source(place), 8).digest != before
     assert (len(decoded), len(cached(house))) == (2, 1), "the old one is no use to anybody"
 
 
 def test_what_changed_in_name_only_is_not_decoded_again(house, decoded):
     place = folder(house / "pictures", by_class(""))
-    before = data.load(source(place), 8).digest
+    before = sets.load(source(place), 8).digest
     (place / "cat/0.png").chmod(0o600)
-    assert data.load(source(place), 8).digest == before
+    assert sets.load(source(place), 8).digest == before
     shutil.move(place, house / "old")
     shutil.copytree(house / "old", place, copy_function=shutil.copyfile)
-    assert data.load(source(place), 8).digest == before
+    assert sets.load(source(place), 8).digest == before
     cached(house)[0].chmod(0o600)
-    assert data.load(source(place), 8).digest == before
+    assert sets.load(source(place), 8).digest == before
     assert len(decoded) == 1
 
 
 def test_a_cache_that_was_written_over_is_made_anew(house, decoded):
     place = folder(house / "pictures", by_class(""))
-    data.load(source(place), 8)
+    sets.load(source(place), 8)
     (file,) = cached(house)
     content = file.read_bytes()
     keep_times(file, content[:-300] + bytes([content[-300] ^ 1]) + content[-299:])
-    data.load(source(place), 8)
+    sets.load(source(place), 8)
     assert (len(decoded), file.read_bytes() == content) == (2, True)
 
 
@@ -295,11 +296,11 @@ def test_a_cache_that_was_written_over_is_made_anew(house, decoded):
 )
 def test_a_cache_without_a_sound_seal_is_made_anew(house, decoded, seal):
     place = folder(house / "pictures", by_class(""))
-    before = data.load(source(place), 8).digest
+    before = sets.load(source(place), 8).digest
     file = cached(house)[0].with_suffix(".json")
     file.unlink() if seal is None else file.write_text(seal)
-    assert data.load(source(place), 8).digest == before
-    assert data.load(source(place), 8).digest == before
+    assert sets.load(source(place), 8).digest == before
+    assert sets.load(source(place), 8).digest == before
     assert len(decoded) == 2
 
 
@@ -315,13 +316,13 @@ def test_what_may_not_be_looked_at_is_no_fault_of_the_fingerprint(tmp_path):
 @pytest.mark.parametrize("left", [0, 5, 1000, -1])
 def test_a_damaged_cache_is_made_anew(house, decoded, left):
     place = folder(house / "pictures", by_class(""))
-    before = data.load(source(place), 8)
-    before = data.Split(before.train.images.clone(), before.train.labels.clone(), before.train.ids.clone())
+    before = sets.load(source(place), 8)
+    before = sets.Split(before.train.images.clone(), before.train.labels.clone(), before.train.ids.clone())
     (file,) = cached(house)
     content = file.read_bytes()
     file.unlink()
     file.write_bytes(content[:left])
-    assert same(data.load(source(place), 8).train, before)
+    assert same(sets.load(source(place), 8).train, before)
     assert len(decoded) == 2
     assert file.read_bytes() == content
 
@@ -330,7 +331,7 @@ def test_a_fault_while_reading_leaves_no_cache(house):
     place = folder(house / "pictures", by_class("") | {"cat/bad.png": b""})
     for _ in range(2):
         with pytest.raises(DataError, match="cat/bad.png"):
-            data.load(source(place), 8)
+            sets.load(source(place), 8)
     assert cached(house) == []
-    assert data.load(source(place, bad_images="skip"), 8).skipped == ("cat/bad.png",)
-    assert data.load(source(place, bad_images="skip"), 8).skipped == ("cat/bad.png",), "from the cache, too"
+    assert sets.load(source(place, bad_images="skip"), 8).skipped == ("cat/bad.png",)
+    assert sets.load(source(place, bad_images="skip"), 8).skipped == ("cat/bad.png",), "from the cache, too"

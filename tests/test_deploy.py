@@ -16,22 +16,18 @@ from test_train import tiny
 from torch import nn
 from trees import cifar10, cifar10_files, folder, tiny_imagenet
 
-from lwnb import (
-    augment,
-    conversions,
-    costs,
-    data,
-    deploy,
-    exports,
-    grid,
-    images,
-    models,
-    results,
-    runtimes,
-    studies,
-    train,
-)
-from lwnb.params import CHECKOUT, DATASETS, Source, check
+from lwnb.base import errors
+from lwnb.base.places import CHECKOUT
+from lwnb.batch import grid, prepare
+from lwnb.data import images, sets
+from lwnb.edge import convert, export, runtimes, to_executorch, to_onnx
+from lwnb.evidence import deployed
+from lwnb.networks import build, preprocessing
+from lwnb.plan import facts, studies
+from lwnb.plan.params import check
+from lwnb.plan.run import DATASETS, Source
+from lwnb.records import costs, folders, publishing, results
+from lwnb.training import train
 
 pytest.importorskip("onnx", reason="the extra edge is not installed")
 
@@ -46,7 +42,7 @@ def outputs(runtime, file, images):
 
 @pytest.fixture(scope="module")
 def net():
-    return models.build("squeezenet1_1", 10).eval()
+    return build.build("squeezenet1_1", 10).eval()
 
 
 @pytest.mark.slow
@@ -57,7 +53,7 @@ def test_an_exported_network_says_what_pytorch_says(net, tmp_path, runtime, form
     if runtimes.absent(runtime):
         pytest.skip(f"{runtime} is not installed")
     images = torch.randn(SHAPE, generator=torch.Generator().manual_seed(1))
-    deploy.export(net, form, file := tmp_path / f"net{runtimes.SUFFIXES[form]}", 32)
+    export.export(net, form, file := tmp_path / f"net{facts.SUFFIXES[form]}", 32)
     with torch.no_grad():
         wanted = net(images).numpy()
     assert np.abs(outputs(runtime, file, images) - wanted).max() < 1e-4 * np.abs(wanted).max()
@@ -68,9 +64,9 @@ def test_an_exported_network_says_what_pytorch_says(net, tmp_path, runtime, form
 @pytest.mark.parametrize(("runtime", "form"), [("onnxruntime", "onnx"), ("executorch", "executorch")])
 def test_int8_is_a_quarter_of_the_file_and_near(net, tmp_path, runtime, form):
     images = torch.randn(SHAPE, generator=torch.Generator().manual_seed(1))
-    files = [tmp_path / f"{precision}{runtimes.SUFFIXES[form]}" for precision in ("fp32", "int8")]
+    files = [tmp_path / f"{precision}{facts.SUFFIXES[form]}" for precision in ("fp32", "int8")]
     for file, calibration in zip(files, (None, images), strict=True):
-        deploy.export(net, form, file, 32, calibration=calibration)
+        export.export(net, form, file, 32, calibration=calibration)
     assert 0.2 < files[1].stat().st_size / files[0].stat().st_size < 0.35
     exact, rough = (outputs(runtime, file, images) for file in files)
     assert 0 < np.abs(exact - rough).max() < 0.1 * np.abs(exact).max()
@@ -82,7 +78,7 @@ def test_int8_products_do_not_saturate_where_a_processor_adds_them_in_16_bits(tm
     net = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.Flatten()).eval()
     nn.init.constant_(net[0].weight, 0.01)
     images = torch.linspace(0.9, 1, 32 * 3 * 64).view(32, 3, 8, 8)
-    deploy.export(net, "onnx", file := tmp_path / "int8.onnx", 8, calibration=images)
+    export.export(net, "onnx", file := tmp_path / "int8.onnx", 8, calibration=images)
     wanted = net(images).detach().numpy()
     assert np.abs(outputs("onnxruntime", file, images) - wanted).max() < 0.02 * wanted.max()
 
@@ -92,7 +88,7 @@ def test_planned_memory_by_hand():
     """conv 3 -> 8, ReLU, conv 8 -> 16 stride 2, flatten, linear at 32 px: the most at once is ReLU's in and out, 2 x 8 x 32 x 32
     x 4 bytes."""
     layers = [nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 16, 3, stride=2, padding=1), nn.Flatten()]
-    assert deploy.planned(nn.Sequential(*layers, nn.Linear(4096, 10)), 32) == 65_536
+    assert to_executorch.planned(nn.Sequential(*layers, nn.Linear(4096, 10)), 32) == 65_536
 
 
 def test_a_layer_whose_weights_int8_cannot_hold_is_found(tmp_path):
@@ -105,8 +101,8 @@ def test_a_layer_whose_weights_int8_cannot_hold_is_found(tmp_path):
     images = torch.randn(32, 3, 8, 8)
     files = [tmp_path / "fp32.onnx", tmp_path / "int8.onnx"]
     for file, calibration in zip(files, (None, images), strict=True):
-        deploy.export(wild, "onnx", file, 8, calibration=calibration)
-    found = deploy.worst_layers(*files, images)
+        export.export(wild, "onnx", file, 8, calibration=calibration)
+    found = to_onnx.worst_layers(*files, images)
     assert found and found[0]["snr_db"] < 30 and found == sorted(found, key=lambda one: one["snr_db"])
 
 
@@ -117,19 +113,19 @@ def record(house):
 
 @pytest.mark.slow
 def test_a_trained_network_keeps_its_guesses_and_its_conversions_join_the_record(record):
-    exports.convert([record.run], ["onnxruntime"])
+    prepare.convert([record.run], ["onnxruntime"])
     found = results.find(record.run)
     fp32, int8 = found.conversions
     assert fp32["agree"] == 1.0 and fp32["error"] < 1e-4
     assert fp32["predictions"] == found.predictions["top5"][:, 0].tolist()
     assert int8["precision"] == "int8" and len(int8["predictions"]) == found.metrics["n_test"]
-    shown = conversions.table([found])
+    shown = deployed.conversions_table([found])
     assert shown["difference"][0] == 0 and shown["p"][0] == 1
     before = found.conversions
-    exports.convert([record.run], ["onnxruntime"])
+    prepare.convert([record.run], ["onnxruntime"])
     assert results.find(record.run).conversions == before
-    assert results.publish([found]) and results.find(record.run)
-    assert (results.folder(record.run, "results") / results.CONVERSIONS).exists()
+    assert publishing.publish_runs([found]) and results.find(record.run)
+    assert (folders.folder(record.run, "results") / folders.CONVERSIONS).exists()
 
 
 @pytest.mark.slow
@@ -205,7 +201,7 @@ def drawn(kind: str, draw: np.random.Generator):
 def test_the_readme_s_lines_make_of_an_image_file_what_training_makes(house, monkeypatch, dataset, image_size, sides):
     """Pixel by pixel but for a rounding of the last resizing, for every format, with a network that only looks."""
     record, seen = plant(dataset=dataset, image_size=image_size), []
-    about = deploy.about(record)
+    about = convert.about(record)
     assert json.loads(about["sizes"]) == sides
     known = {"get_modelmeta": lambda: SimpleNamespace(custom_metadata_map=about)}
     known["run"] = lambda _, inputs: seen.append(inputs["images"]) or (np.eye(10)[:1],)
@@ -217,20 +213,22 @@ def test_the_readme_s_lines_make_of_an_image_file_what_training_makes(house, mon
         monkeypatch.setattr(sys, "argv", ["example", "net.onnx", str(house / name)])
         exec(example(), {})  # noqa: S102 - lines of this repository
         pixels = torch.tensor(images.decode(content, sides[0]))[None]
-        wanted = augment.normalise(augment.resize(pixels, image_size)).numpy()
-        assert seen[-1].shape == wanted.shape and np.abs(seen[-1] - wanted).max() < 1.01 / 255 / min(augment.STD), name
+        wanted = preprocessing.normalise(preprocessing.resize(pixels, image_size)).numpy()
+        assert seen[-1].shape == wanted.shape and np.abs(seen[-1] - wanted).max() < 1.01 / 255 / min(
+            preprocessing.STD
+        ), name
 
 
 def test_the_sides_of_data_sets_are_those_of_their_images(house):
-    assert data.load(Source(dataset="digits")).train.images.shape[-1] == deploy.SIDES["digits"]
+    assert sets.load(Source(dataset="digits")).train.images.shape[-1] == convert.SIDES["digits"]
     tree = folder(house / "tiny", tiny_imagenet())
     assert (
-        data.load(Source(dataset="tiny-imagenet", data_root=str(tree))).test.images.shape[-1]
-        == deploy.SIDES["tiny-imagenet"]
+        sets.load(Source(dataset="tiny-imagenet", data_root=str(tree))).test.images.shape[-1]
+        == convert.SIDES["tiny-imagenet"]
     )
     tree = folder(house / "cifar10", cifar10_files(cifar10(train=2, test=1)))
-    assert data.load(Source(dataset="cifar10", data_root=str(tree))).test.images.shape[-1] == deploy.SIDES["cifar10"]
-    assert set(deploy.SIDES) == set(DATASETS) - {"folder"}
+    assert sets.load(Source(dataset="cifar10", data_root=str(tree))).test.images.shape[-1] == convert.SIDES["cifar10"]
+    assert set(convert.SIDES) == set(DATASETS) - {"folder"}
 
 
 @pytest.mark.slow
@@ -248,7 +246,7 @@ def test_a_file_trained_on_wide_turned_and_transparent_pictures_guesses_as_its_t
     assert record.learned and record.metrics["top1"] == 1
     truth = {str(file): file.parent.name for file in sorted(place.glob("test/*/*"))}
     for int8 in (False, True):
-        deploy.ship(record, "onnx", int8, file := house / "net.onnx")
+        convert.ship(record, "onnx", int8, file := house / "net.onnx")
         assert guesses(file, truth) == list(truth.values())
 
 
@@ -262,39 +260,39 @@ def test_an_executorch_file_tells_the_same(record, tmp_path):
     pytest.importorskip("executorch", reason="executorch is not installed")
     from executorch.runtime import Runtime
 
-    deploy.ship(record, "executorch", False, file := tmp_path / "net.pte")
+    convert.ship(record, "executorch", False, file := tmp_path / "net.pte")
     (said,) = Runtime.get().load_program(str(file)).load_method("metadata").execute([])
-    assert json.loads(said) == deploy.about(record) and json.loads(json.loads(said)["sizes"]) == [8, 32]
+    assert json.loads(said) == convert.about(record) and json.loads(json.loads(said)["sizes"]) == [8, 32]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("int8", [False, True])
 def test_a_shipped_file_is_used_without_torch_and_without_this_package(record, tmp_path, int8):
-    deploy.ship(record, "onnx", int8, file := tmp_path / "net.onnx")
+    convert.ship(record, "onnx", int8, file := tmp_path / "net.onnx")
     sure = int(record.predictions["confidence"].argmax())
-    Image.fromarray(data.task(record.run).test.images[sure].permute(1, 2, 0).numpy()).save(
+    Image.fromarray(sets.task(record.run).test.images[sure].permute(1, 2, 0).numpy()).save(
         picture := tmp_path / "one.png"
     )
     assert guesses(file, [picture]) == [record.metrics["classes"][record.predictions["top5"][sure, 0]]]
-    about = deploy.about(record)
+    about = convert.about(record)
     assert about["run"] == record.run.key and "CC BY 4.0" in about["data_terms"] and json.loads(about["classes"])
 
 
 def test_weights_that_are_not_here_are_refused(record):
-    (record.folder / results.WEIGHTS).unlink()
-    with pytest.raises(models.WeightsError, match="no weights on this machine"):
-        deploy.load(record)
+    (record.folder / folders.WEIGHTS).unlink()
+    with pytest.raises(errors.WeightsError, match="no weights on this machine"):
+        convert.trained(record)
 
 
 @pytest.mark.slow
 def test_a_network_that_int8_hurts_is_fine_tuned_through_the_rounding_and_looked_at(record, monkeypatch):
     """Any loss counts as too much here, so that both ways are taken."""
-    monkeypatch.setattr(deploy, "LOSS", -1.0)
-    monkeypatch.setitem(deploy.FINETUNE, "steps", 4)
-    exports.convert([record.run], ["onnxruntime", "executorch"])
+    monkeypatch.setattr(convert, "LOSS", -1.0)
+    monkeypatch.setitem(to_executorch.FINETUNE, "steps", 4)
+    prepare.convert([record.run], ["onnxruntime", "executorch"])
     found = results.find(record.run)
     ways = [(row["runtime"], row["precision"]) for row in found.conversions]
     assert ways[1:] == [("onnxruntime", "int8"), *[("executorch", one) for one in ("fp32", "int8", "int8-aware")]]
-    assert len(conversions.layers([found])) == 5 and found.conversions[2]["agree"] == 1.0
+    assert len(deployed.layers([found])) == 5 and found.conversions[2]["agree"] == 1.0
     sizes = {row["precision"]: row["size_bytes"] for row in found.conversions if row["runtime"] == "executorch"}
     assert sizes["int8-aware"] < 0.35 * sizes["fp32"]

@@ -12,15 +12,21 @@ from test_params import RUN
 from test_results import save
 from typer.testing import CliRunner
 
-from lwnb import choice, cli, costs, devices, exports, results, runtimes
-from lwnb.params import ParamsError, Run, check
+from lwnb import cli
+from lwnb.base.errors import ParamsError
+from lwnb.batch import prepare
+from lwnb.edge import protocol, runtimes
+from lwnb.evidence import choice, deployed
+from lwnb.plan.params import check
+from lwnb.plan.run import Run
+from lwnb.records import costs, folders, machine, publishing, results
 
-CELL = devices.Cell("squeezenet1_1", 10, 32, 32)
+CELL = protocol.Cell("squeezenet1_1", 10, 32, 32)
 
 
 def record(cell=CELL, samples=((1.0, 2.0, 3.0), (2.0, 2.0, 9.0)), machine=None, load=0.0, peak=8.0):
     """A device record with these samples, of this machine or of another."""
-    setting = devices.setting(cell) | ({"machine": machine} if machine else {})
+    setting = protocol.setting(cell) | ({"machine": machine} if machine else {})
     part = {"other_load": load, "peak_mib": peak, "load_mib": peak, "run_mib": 1.0, "started": "2026-01-01"}
     return {
         "setting": setting,
@@ -32,7 +38,7 @@ def record(cell=CELL, samples=((1.0, 2.0, 3.0), (2.0, 2.0, 9.0)), machine=None, 
 
 def test_a_process_measures_calls_and_memory():
     order = CELL._asdict() | {"min_calls": 20, "min_seconds": 0.05}
-    (found,) = devices._processes([order])
+    (found,) = protocol._processes([order])
     assert len(found["samples_ms"]) >= 20 and sum(found["samples_ms"]) >= 45 and min(found["samples_ms"]) > 0
     assert found["peak_mib"] >= found["load_mib"] > 1 and found["run_mib"] >= 0  # 0.7 million weights are 2.8 MiB
     assert socket.gethostname() not in json.dumps(found)
@@ -41,20 +47,20 @@ def test_a_process_measures_calls_and_memory():
 def test_a_failed_process_is_told():
     with pytest.raises(RuntimeError, match="squeezenet1_1 at 32 px on onnxruntime(?s:.*)nowhere.onnx"):
         order = CELL._asdict() | {"runtime": "onnxruntime", "file": "nowhere.onnx", "min_calls": 1, "min_seconds": 0}
-        list(devices._processes([order]))
+        list(protocol._processes([order]))
 
 
 def test_slow_first_calls_are_warm_up(monkeypatch):
     calls = []
     monkeypatch.setitem(runtimes.RUNTIMES, "pytorch-eager", lambda threads: lambda cell: calls.append)
-    found = runtimes.measure(CELL._asdict() | {"min_calls": 5, "min_seconds": 0})
+    found = runtimes.sample(CELL._asdict() | {"min_calls": 5, "min_seconds": 0})
     assert len(calls) >= 1 + runtimes.WARMUP_CALLS + len(found["samples_ms"]) and len(found["samples_ms"]) == 5
 
 
 def test_the_table_has_the_median_over_all_processes_and_marks_a_busy_machine(house):
     costs.save_timing(record())
     costs.save_timing(record(CELL._replace(threads=2), load=0.3))
-    one, two = devices.table().sort_values("threads").to_dict("records")
+    one, two = costs.timings_table().sort_values("threads").to_dict("records")
     assert (one["latency_ms"], one["calls"], one["processes"], one["busy"]) == (2.0, 6, 2, False)
     assert one["images_per_s"] == 500 and two["busy"] and one["peak_mib"] == 8
 
@@ -66,41 +72,41 @@ def test_what_is_there_is_not_measured_again_unless_by_too_few_processes(house, 
         asked.extend(order["model"] for order in orders)
         return [record()["processes"][0] | {"samples_ms": [1.0]} for _ in orders]
 
-    monkeypatch.setattr(devices, "_processes", fake)
+    monkeypatch.setattr(protocol, "_processes", fake)
     other = CELL._replace(model="resnet18")
-    devices.ensure([CELL, other], 2)
+    protocol.measure_cells([CELL, other], 2)
     assert asked == ["squeezenet1_1", "resnet18"] * 2  # they take turns
-    devices.ensure([CELL, other], 2)
-    assert len(asked) == 4 and devices.missing([CELL], 3) == [CELL]
+    protocol.measure_cells([CELL, other], 2)
+    assert len(asked) == 4 and protocol.unmeasured([CELL], 3) == [CELL]
 
 
 def test_latencies_are_those_of_finished_runs(house):
     run = Run(**RUN)
     save(run, num_classes=10)
-    costs.save_timing(record(devices.eager(run, 10)))
-    found = devices.latencies([run, Run(**RUN | {"seed": 9})])
+    costs.save_timing(record(deployed.eager(run, 10)))
+    found = deployed.latencies([run, Run(**RUN | {"seed": 9})])
     assert found["latency_ms"].tolist()[0] == 2.0 and np.isnan(found["latency_ms"][1])
-    assert found["device"][0] == results.device(results.machine())
+    assert found["device"][0] == machine.device(machine.machine())
 
 
 def test_for_published_runs_nothing_is_measured_and_the_device_with_records_is_named(house, monkeypatch):
     run, board = Run(**RUN), {"cpu": "Raspberry Pi 5", "cores": 4}
-    results.publish([save(run, num_classes=10)])
-    shutil.rmtree(results.folder(run))
-    costs.save_timing(record(devices.eager(run, 10), machine=board))
-    monkeypatch.setattr(devices, "_processes", lambda orders: pytest.fail("measured"))
-    monkeypatch.setattr(exports, "_side_by_side", lambda *stages: pytest.fail("exported"))
-    exports.prepare(check({}), [run])
-    exports.time_eager([run])
-    (row,) = devices.latencies([run]).to_dict("records")
+    publishing.publish_runs([save(run, num_classes=10)])
+    shutil.rmtree(folders.folder(run))
+    costs.save_timing(record(deployed.eager(run, 10), machine=board))
+    monkeypatch.setattr(protocol, "_processes", lambda orders: pytest.fail("measured"))
+    monkeypatch.setattr(prepare, "_side_by_side", lambda *stages: pytest.fail("exported"))
+    prepare.prepare(check({}), [run])
+    prepare.time_eager([run])
+    (row,) = deployed.latencies([run]).to_dict("records")
     assert row == {"key": run.key, "latency_ms": 2.0, "device": "Raspberry Pi 5, 4 cores"}
 
 
 def test_the_noise_is_the_spread_of_the_same_cell_and_what_lies_within_it_is_equal(house):
     for repeat, value in enumerate((1.0, 1.02, 1.05, 1.0, 1.1)):
         costs.save_timing(record(CELL._replace(repeat=repeat), [[value]]))
-    assert devices.noise(devices.table())["noise"].tolist() == pytest.approx([0.1 / 1.02])
-    assert devices.levelled(pd.Series({"a": 1.0, "b": 1.05, "c": 1.2}), 0.1).tolist() == [1.0, 1.0, 1.2]
+    assert deployed.noise(costs.timings_table())["noise"].tolist() == pytest.approx([0.1 / 1.02])
+    assert deployed.levelled(pd.Series({"a": 1.0, "b": 1.05, "c": 1.2}), 0.1).tolist() == [1.0, 1.0, 1.2]
 
 
 def test_records_of_another_machine_stand_beside_ones_own(house, tmp_path):
@@ -108,12 +114,12 @@ def test_records_of_another_machine_stand_beside_ones_own(house, tmp_path):
     board = {"cpu": "Raspberry Pi 5", "cores": 4}
     file = tmp_path / "board.json"
     file.write_text(json.dumps({"lwnb_device_records": 1, "records": [record(machine=board)]}))
-    assert devices.unpack(file) == (1, {"Raspberry Pi 5, 4 cores"})
-    assert len(set(devices.table()["device"])) == 2
-    assert devices.pack(tmp_path / "own.json") == 1  # this machine's alone
+    assert costs.read_file(file) == (1, {"Raspberry Pi 5, 4 cores"})
+    assert len(set(costs.timings_table()["device"])) == 2
+    assert costs.write_file(tmp_path / "own.json") == 1  # this machine's alone
     file.write_text(json.dumps({"lwnb_device_records": 1, "records": [record(), {"setting": {}}]}))
     with pytest.raises(ParamsError, match="no file of device records"):
-        devices.unpack(file)
+        costs.read_file(file)
 
 
 def test_a_runtime_that_is_not_installed_is_named_with_what_to_install(monkeypatch):
@@ -121,8 +127,10 @@ def test_a_runtime_that_is_not_installed_is_named_with_what_to_install(monkeypat
     with pytest.raises(
         ParamsError, match=r"onnxruntime needs onnx: not installed here; try: pip install \"lwnb\[edge\]\""
     ):
-        devices.require(["onnxruntime"])
-    assert devices.usable(check({})) == [] and {cell.runtime for cell in devices.cells(check({}))} == {"pytorch-eager"}
+        protocol.require(["onnxruntime"])
+    assert protocol.usable(check({})) == [] and {cell.runtime for cell in protocol.cells(check({}))} == {
+        "pytorch-eager"
+    }
 
 
 @pytest.fixture
@@ -155,7 +163,7 @@ def two(house):
             "error": 0.0,
         }
         results.save_conversions(kept, [row | {"predictions": guesses.tolist()}])
-        cell = devices.Cell(model, 10, run.image_size, run.output_stride, "onnxruntime", "int8")
+        cell = protocol.Cell(model, 10, run.image_size, run.output_stride, "onnxruntime", "int8")
         costs.save_timing(record(cell, [[latency]]))
         costs.save_footprint(
             {"model": model, "num_classes": 10, "image_size": run.image_size, "output_stride": run.output_stride},
@@ -170,7 +178,7 @@ def chosen(dataset, device, **limits):
 
 
 def test_what_fits_is_ranked_and_the_others_have_their_reason(two):
-    here = results.device(results.machine())
+    here = machine.device(machine.machine())
     first, second = chosen(two, here)
     assert (first["model"], first["verdict"], second["behind"][:6]) == ("resnet18", "fits", "-0.500")
     first, second = chosen(two, here, max_size_mb=3, max_latency_ms=1)
@@ -180,7 +188,7 @@ def test_what_fits_is_ranked_and_the_others_have_their_reason(two):
 
 
 def test_a_network_is_one_row_with_what_its_file_takes(two):
-    found = choice.shipped(choice.candidates(choice.records_of(two), results.device(results.machine()))).set_index(
+    found = choice.shipped(choice.candidates(choice.records_of(two), machine.device(machine.machine()))).set_index(
         "model"
     )
     assert found.loc["resnet18", ["int8_mb", "int8_ms", "int8_top1"]].tolist() == [40, 5, 1.0]
@@ -222,7 +230,7 @@ def test_what_is_no_better_than_a_guess_fits_nowhere(house):
         ("squeezenet1_1", "fp32"): "does not fit",
     }
     assert "0.360" in found["squeezenet1_1", "fp32"]["why"] and "0.333" in found["resnet18", "int8"]["why"]
-    timings = devices.table()
+    timings = costs.timings_table()
     assert set(choice.for_budgets([results.find(fine.run)], "phone", timings)["choice"].str[:13]) <= {
         "ResNet18 fp32",
         "none of 1; th",
@@ -238,8 +246,8 @@ def test_unequal_classes_are_told_beside_top1_on_the_command_line(house):
 
 
 def test_the_budgets_of_the_book_have_sources_and_answers(two):
-    timings = devices.table()
-    found = choice.for_budgets(choice.records_of(two), results.device(results.machine()), timings)
+    timings = costs.timings_table()
+    found = choice.for_budgets(choice.records_of(two), machine.device(machine.machine()), timings)
     assert found["source"].str.len().min() > 5 and found["choice"].iloc[-1].startswith("ResNet18")
 
 
@@ -247,7 +255,7 @@ def test_where_nothing_fits_the_closest_is_named(two, monkeypatch):
     """Not the more accurate one, which is forty times as far from it."""
     small = choice.Budget(budget="small", source="here", max_size_mb=0.5, max_memory_mib=64)
     monkeypatch.setattr(choice, "budgets", lambda: [small])
-    found = choice.for_budgets(choice.records_of(two), results.device(results.machine()), devices.table())
+    found = choice.for_budgets(choice.records_of(two), machine.device(machine.machine()), costs.timings_table())
     assert (
         found["choice"]
         .item()
@@ -256,9 +264,9 @@ def test_where_nothing_fits_the_closest_is_named(two, monkeypatch):
 
 
 def test_sliders_answer_as_they_move(two):
-    from lwnb.explore import Explorer
+    from lwnb.report.explore import Explorer
 
-    here = results.device(results.machine())
+    here = machine.device(machine.machine())
     shown = Explorer(choice.candidates(choice.records_of(two), here), here)
     assert "2 of 2 fit" in shown.head.value and "ResNet18" in shown.head.value
     shown.sliders["max_size_mb"].value = 3

@@ -12,9 +12,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from trees import cifar10, cifar10_batches, tar, tiny_imagenet, zipped
 
-from lwnb import archives, data
-from lwnb.archives import DataError
-from lwnb.params import Source
+from lwnb.data import archives, sets
+from lwnb.data.archives import DataError
+from lwnb.plan import facts
+from lwnb.plan.run import Source
 
 
 class Server(ThreadingHTTPServer):
@@ -64,7 +65,7 @@ def tiny(house, server, monkeypatch):
     server.content = archive.read_bytes()
     archive.unlink()
     origin = (f"{server.address}/tiny-imagenet-200.zip", hashlib.md5(server.content).hexdigest())
-    monkeypatch.setattr(archives, "TINY_IMAGENET", origin)
+    monkeypatch.setattr(facts, "TINY_IMAGENET", origin)
     return server
 
 
@@ -96,10 +97,10 @@ def test_a_broken_download_leaves_nothing_and_a_second_try_succeeds(request, hou
     server = request.getfixturevalue({"tiny-imagenet": "tiny", "cifar10": "cifar"}[dataset])
     source, server.fault = Source(dataset=dataset), fault
     with pytest.raises(DataError, match="nothing of it was kept"):
-        data.load(source)
+        sets.load(source)
     assert kept(house) == set()
     server.fault = "none"
-    assert len(data.load(source).train.labels) == {"tiny-imagenet": 9, "cifar10": 30}[dataset]
+    assert len(sets.load(source).train.labels) == {"tiny-imagenet": 9, "cifar10": 30}[dataset]
     (name,) = kept(house)
     assert (house / "data" / name).read_bytes() == server.content
     server.fault = "missing"
@@ -110,7 +111,7 @@ def test_a_stalled_download_is_given_up(tiny, monkeypatch):
     monkeypatch.setattr(archives, "TIMEOUT", 0.5)
     tiny.fault = "stalls"
     with pytest.raises(DataError, match="timed out"):
-        data.load(Source(dataset="tiny-imagenet"))
+        sets.load(Source(dataset="tiny-imagenet"))
     assert socket.getdefaulttimeout() is None
 
 
@@ -118,10 +119,10 @@ def test_a_stalled_download_is_given_up(tiny, monkeypatch):
 def test_a_killed_download_is_not_taken_for_whole(house, tiny):
     tiny.fault = "stalls"
     code = (
-        "import sys; from lwnb import archives; from lwnb.params import Source; "
-        "archives.TINY_IMAGENET = tuple(sys.argv[1:]); archives.find(Source(dataset='tiny-imagenet'))"
+        "import sys; from lwnb.data import archives; from lwnb.plan import facts; from lwnb.plan.run import Source; "
+        "facts.TINY_IMAGENET = tuple(sys.argv[1:]); archives.find(Source(dataset='tiny-imagenet'))"
     )
-    child = subprocess.Popen([sys.executable, "-c", code, *archives.TINY_IMAGENET], env=os.environ, stderr=-3)
+    child = subprocess.Popen([sys.executable, "-c", code, *facts.TINY_IMAGENET], env=os.environ, stderr=-3)
     try:
         deadline = time.monotonic() + 60
         while not list(house.glob("data/*.zip.tmp*")) and time.monotonic() < deadline:
@@ -131,7 +132,7 @@ def test_a_killed_download_is_not_taken_for_whole(house, tiny):
         child.wait()
     assert list(house.glob("data/*.zip.tmp*")), "killed too early to show anything"
     tiny.fault = "none"
-    assert len(data.load(Source(dataset="tiny-imagenet")).train.labels) == 9
+    assert len(sets.load(Source(dataset="tiny-imagenet")).train.labels) == 9
 
 
 @pytest.mark.parametrize("dataset", ["tiny-imagenet", "cifar10"])
@@ -140,10 +141,10 @@ def test_without_a_network_the_message_says_what_to_do(request, house, dataset):
     server.shutdown()
     server.server_close()  # nobody answers there any more
     with pytest.raises(DataError) as caught:
-        data.load(Source(dataset=dataset))
+        sets.load(Source(dataset=dataset))
     said = str(caught.value)
     assert said.startswith(f"{dataset}: not found")
     assert "Connection refused" in said
-    assert all(str(house / "data" / name) in said for name in archives.KNOWN[dataset])
+    assert all(str(house / "data" / name) in said for name in facts.KNOWN[dataset])
     assert all(word in said for word in (server.address, "MD5", "data_root", "digits"))
-    assert len(data.load(Source(dataset="digits")).classes) == 10
+    assert len(sets.load(Source(dataset="digits")).classes) == 10

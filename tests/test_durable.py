@@ -11,12 +11,16 @@ import pytest
 import torch
 from faults import Child, batch, counted, load, publish, store
 
-from lwnb import data, grid, results, studies
-from lwnb.params import Source, check
+from lwnb.batch import grid
+from lwnb.data import sets
+from lwnb.plan import studies
+from lwnb.plan.params import check
+from lwnb.plan.run import Source
+from lwnb.records import folders, results
 
 TINY = {"train_size": 60, "test_size": 50, "epochs": 2, "batch_size": 32, "models": ["squeezenet1_1"], "seeds": 6}
-RECORD = {*results.PUBLISHED, results.WEIGHTS}
-SAME = ("run.json", "metrics.json", "history.csv", "predictions.npz", results.WEIGHTS)
+RECORD = {*folders.FILES, folders.WEIGHTS}
+SAME = ("run.json", "metrics.json", "history.csv", "predictions.npz", folders.WEIGHTS)
 """The files of a record that are the same, however often the run was interrupted."""
 
 FULL = "OSError: [Errno 28] No space left on device"
@@ -28,7 +32,7 @@ def whole(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LWNB_HOME", str(home := tmp_path_factory.mktemp("whole")))
         runs = studies.architectures(grid.pin(check(TINY)))
-        data.load(Source(dataset="digits"))
+        sets.load(Source(dataset="digits"))
         assert set(Child(batch, runs[:2], home=home).end()[1]) <= {("done", ""), ("did not learn", "")}
         yield home, runs
 
@@ -39,7 +43,7 @@ def fresh(whole, tmp_path, monkeypatch):
 
     def empty(home=tmp_path / "home"):
         shutil.rmtree(home / "runs", ignore_errors=True)
-        other = results.folder(whole[1][1]).relative_to(results.home())
+        other = folders.folder(whole[1][1]).relative_to(results.home())
         for kept in (other, "runs/images"):
             shutil.copytree(whole[0] / kept, home / kept)
         if not (home / "data").exists():
@@ -51,14 +55,14 @@ def fresh(whole, tmp_path, monkeypatch):
 
 
 def contents(home, run, names=SAME):
-    folder = home / results.folder(run).relative_to(results.home())
+    folder = home / folders.folder(run).relative_to(results.home())
     return {name: (folder / name).read_bytes() for name in names}
 
 
 def sound(whole, home):
     """Every record that is listed is whole and right, and the run that had ended is as it was."""
     for record in results.every():
-        assert {file.name for file in record.folder.iterdir()} in (RECORD, set(results.PUBLISHED))
+        assert {file.name for file in record.folder.iterdir()} in (RECORD, set(folders.FILES))
         assert record.metrics["epochs_run"] == len(record.history) and len(record.predictions["labels"]) == 50
         names = [name for name in SAME if (record.folder / name).exists()]
         assert {name: (record.folder / name).read_bytes() for name in names} == contents(whole[0], record.run, names)
@@ -73,14 +77,14 @@ def ends_the_same(whole, home, run=None):
     assert status in ("done", "did not learn"), reason
     assert steps.count("write") == left
     assert contents(home, run) == contents(whole[0], run)
-    assert {file.name for file in results.folder(run).iterdir()} == RECORD and not results.part(run).exists()
+    assert {file.name for file in folders.folder(run).iterdir()} == RECORD and not folders.part(run).exists()
     assert {record.run.key for record in results.every()} == {run.key, whole[1][1].key}
     sound(whole, home)
 
 
 def left_to_write(run) -> int:
     """How many files: the setting, a checkpoint an epoch, and the record; none, where the record has all its files but not its name."""
-    part = results.part(run)
+    part = folders.part(run)
     if results.find(run) or (part / "metrics.json").exists():
         return 0
     begun = (part / "setting.json").exists()
@@ -140,7 +144,7 @@ def test_a_run_killed_at_a_hundred_random_moments_ends_the_same(whole, fresh):
 
 
 def phase(run) -> str:
-    part = results.part(run)
+    part = folders.part(run)
     if results.find(run):
         return "after the record"
     if part.exists() and any(file.name.startswith("run.json") for file in part.iterdir()):
@@ -157,25 +161,25 @@ def test_a_record_that_is_replaced_is_whole_at_every_step(whole, fresh):
     steps, _ = Child(store, run, files, home=fresh()).end()
     for die in range(1, len(steps) + 4):  # four more: what stood there is removed first
         home = fresh()
-        Child(store, run, {name: files[name] for name in results.PUBLISHED}, home=home).end()
+        Child(store, run, {name: files[name] for name in folders.FILES}, home=home).end()
         Child(store, run, files, home=home, die=die).end()
         sound(whole, home)
         Child(store, run, files, home=home).end()
-        assert contents(home, run, RECORD) == files and not results.part(run).exists()
+        assert contents(home, run, RECORD) == files and not folders.part(run).exists()
 
 
 @pytest.mark.slow
 def test_what_is_published_is_whole_at_every_step(whole, fresh):
     home = fresh()
     steps, copied = Child(publish, home=home).end()
-    assert copied == 1 and steps.count("write") == len(results.PUBLISHED) and synced(steps)
+    assert copied == 1 and steps.count("write") == len(folders.FILES) and synced(steps)
     for die in range(1, len(steps) + 1):
         shutil.rmtree(home / "results")
         assert Child(publish, home=home, die=die).end() is None
         sound(whole, home)
         Child(publish, home=home).end()
         (folder,) = (home / "results").glob("*/*/*")
-        assert {file.name for file in folder.iterdir()} == set(results.PUBLISHED)
+        assert {file.name for file in folder.iterdir()} == set(folders.FILES)
         sound(whole, home)
 
 
@@ -227,7 +231,7 @@ def test_a_full_disk_is_told_and_costs_nothing_that_was_there(whole, disk, mib):
     ended = Child(batch, runs, home=home, room=mib * 2**20 if injected else None).end()[1]
     assert ended[1] == ("failed", FULL) and (ended[0] == ended[1] or mib == 20)
     sound(whole, home)
-    kept = [(results.part(run) / "failure.json").exists() for run in runs]
+    kept = [(folders.part(run) / "failure.json").exists() for run in runs]
     assert kept == [one[1] == FULL and mib > 0 and not injected for one in ended], (
         "where there is no room for the reason, it comes back all the same"
     )

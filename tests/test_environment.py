@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 from rattler import MatchSpec
 
-from lwnb.params import CHECKOUT
+from lwnb.base.places import CHECKOUT
 
 CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base", "playwright": "playwright-python"}
 """The packages that conda-forge knows by another name than the Python index."""

@@ -12,8 +12,11 @@ from faults import Child, batch
 from test_train import numbers, tiny
 from trees import by_class, folder
 
-from lwnb import grid, results, studies, train
-from lwnb.params import check
+from lwnb.batch import grid
+from lwnb.plan import studies
+from lwnb.plan.params import check
+from lwnb.records import failures, folders, results, tables
+from lwnb.training import train
 
 LWNB = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from lwnb.cli import main; main()"
 """The command, in a shell that listens to Ctrl-C, whatever the one that runs the tests does."""
@@ -59,7 +62,7 @@ def test_ctrl_c_ends_a_batch_within_seconds_and_nothing_is_lost(house, tmp_path,
     said = child.communicate(timeout=60)[1]
     print(f"{time.perf_counter() - began:.1f} s\n{said}")
     assert child.returncode not in (0, None) and time.perf_counter() - began < 15
-    assert results.every() == [] and results.failures() == [], said
+    assert results.every() == [] and tables.failed() == [], said
     assert {results.status(run) for run in runs} <= {"interrupted", "missing"}
     Child(batch, runs, home=house).end()
     resumed = [results.find(run) for run in runs]
@@ -83,7 +86,7 @@ def test_a_run_without_enough_memory_is_told_and_the_next_one_goes_on(house):
     big, small = (tiny(models=["squeezenet1_1"], epochs=1, image_size=size) for size in (512, 32))
     (status, reason), (other, why) = Child(batch, [big, small], little_memory, home=house).end()[1]
     assert (status, other) == ("failed", "did not learn") and "memory" in reason, (reason, why)
-    assert "Traceback" in results.failure(big)["traceback"]
+    assert "Traceback" in failures.failure(big)["traceback"]
 
 
 def test_a_bad_image_stops_its_own_run_alone(house):
@@ -94,12 +97,12 @@ def test_a_bad_image_stops_its_own_run_alone(house):
     (place / "train/cat/3.png").write_bytes(b"no image")
     table = grid.ensure([run, tiny(epochs=1)], workers=1)
     assert table["status"][0] == "failed" and table["status"][1] != "failed"
-    assert "train/cat/3.png" in table["reason"][0] and "train/cat/3.png" in results.failures()[0]["traceback"]
+    assert "train/cat/3.png" in table["reason"][0] and "train/cat/3.png" in tables.failed()[0]["traceback"]
 
 
 def test_a_damaged_checkpoint_says_what_to_do(house):
     """As a file system that does not keep the order of writes can leave it."""
-    run, checkpoint = tiny(), results.part(tiny()) / "checkpoint.ckpt"
+    run, checkpoint = tiny(), folders.part(tiny()) / "checkpoint.ckpt"
     with pytest.raises(KeyboardInterrupt):
         train.train(run, on_epoch=lambda row: after(row, signal.SIGINT))
     checkpoint.write_bytes(checkpoint.read_bytes()[:10_000])

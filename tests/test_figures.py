@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 from matplotlib.cbook import is_math_text
 
-from lwnb import columns, figures
-from lwnb.params import FIVE
+from lwnb.plan import columns
+from lwnb.plan.facts import FIVE
+from lwnb.report import figures
 
 
 def test_a_table_has_labels_units_and_the_best_value_bold():
@@ -75,7 +76,7 @@ def test_costs_are_drawn_for_the_networks_that_have_a_result():
 def test_every_column_of_the_notebooks_has_a_label():
     import json
 
-    from lwnb.params import CHECKOUT
+    from lwnb.base.places import CHECKOUT
 
     sources = [
         "".join(cell["source"])

@@ -6,8 +6,9 @@ from importlib import import_module
 import pytest
 from trees import by_class, folder, named, picture, tar, zipped
 
-from lwnb import files
-from lwnb.files import DataError
+from lwnb.base import errors
+from lwnb.base.errors import DataError
+from lwnb.data import files
 
 TREE = {"train/cat/1.png": b"one", "train/dog/2.png": b"two", "test/cat/3.png": b"three", "words.txt": b"w"}
 RUBBISH = {".DS_Store": b"x", "train/cat/._1.png": b"x", "__MACOSX/train/._1.png": b"x", "test/Thumbs.db": b"x"}
@@ -218,7 +219,7 @@ def test_files_of_other_kinds_are_named_with_what_to_do(tmp_path, name, content,
 
 
 def test_names_that_cannot_be_printed_are_shown_otherwise():
-    assert files.shown("caf\udce9") == "café", "Latin-1"
-    assert files.shown("a\nb\t") == r"a\nb\t"
-    assert files.shown("Größe 5 $ 日本") == "Größe 5 $ 日本"
+    assert errors.shown("caf\udce9") == "café", "Latin-1"
+    assert errors.shown("a\nb\t") == r"a\nb\t"
+    assert errors.shown("Größe 5 $ 日本") == "Größe 5 $ 日本"
     str(DataError("caf\udce9")).encode()

@@ -5,8 +5,12 @@ import pandas as pd
 import pytest
 from planted import FLAT, RISING, frame, plant
 
-from lwnb import findings, results, studies, tuning
-from lwnb.params import FIVE, check
+from lwnb.batch import tuning
+from lwnb.plan import studies, tuned
+from lwnb.plan.facts import FIVE
+from lwnb.plan.params import check
+from lwnb.records import machine, results
+from lwnb.report import findings
 
 P = check({})
 
@@ -57,7 +61,7 @@ def test_where_and_when_runs_were_trained_is_said(house):
     records[1].environment["started"] = "2031-02-03T04:05:06"
     records[1].environment["machine"] = {"cpu": "Cortex-A76", "cores": 4}
     said = "\n".join(findings.limits(P, frame(records), records))
-    here = re.escape(results.device(results.machine()))
+    here = re.escape(machine.device(machine.machine()))
     assert re.search(rf"px; trained on {here}; Cortex-A76, 4 cores, \d{{4}}-\d\d-\d\d to 2031-02-03\.", said)
     assert "trained on" not in findings.limits(P, frame(records))[0]
 
@@ -131,11 +135,11 @@ def test_a_hyperparameter_at_the_edge_of_its_range_is_told(house):
 
 def ranked(tmp_path, monkeypatch, curve=FLAT, best=0.002, tune_epochs=0):
     """What is said of two networks, tuned over three rates of which validation prefers one."""
-    monkeypatch.setattr(tuning, "FILE", tmp_path / "tuned.yaml")
+    monkeypatch.setattr(tuned, "FILE", tmp_path / "tuned.yaml")
     names, rates = ["resnet18", "squeezenet1_1"], [0.001, 0.002, 0.004]
     p = check({"models": names, "tune_lrs": rates, "epochs": len(curve), "tune_epochs": tune_epochs})
     for top, model in zip((0.7, 0.8), names, strict=True):
-        runs = studies.tuning(p, model)
+        runs = studies.ladder(p, model)
         for run in [*runs, studies.base(p, model=model, lr=best)]:
             plant(top if run.lr == best else top - 0.1, curve=curve, **run.model_dump(exclude={"version"}))
         assert tuning.choose(runs) == best

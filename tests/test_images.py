@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from trees import encoded, picture
 
-from lwnb import images
+from lwnb.data import images
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 

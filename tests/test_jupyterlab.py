@@ -13,7 +13,7 @@ import urllib.request
 import pytest
 from test_devices import two  # noqa: F401 - a fixture
 
-from lwnb.params import CHECKOUT
+from lwnb.base.places import CHECKOUT
 
 CHROMIUM = shutil.which("chromium")
 OPTIONS = [

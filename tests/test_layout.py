@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from trees import by_class, folder
 
-from lwnb import layout
-from lwnb.files import DataError, Files
-from lwnb.params import CHECKOUT
+from lwnb.base.errors import DataError
+from lwnb.base.places import CHECKOUT
+from lwnb.data import layout
+from lwnb.data.files import Files
 
 NFC, NFD = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
 

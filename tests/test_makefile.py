@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from lwnb.params import CHECKOUT
+from lwnb.base.places import CHECKOUT
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 

@@ -5,8 +5,8 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
-from lwnb import measure, models
-from lwnb.params import FIVE
+from lwnb.networks import build, counts
+from lwnb.plan.facts import FIVE
 
 
 def declared(name):
@@ -20,7 +20,7 @@ def published_size(name):
 
 @pytest.mark.parametrize("name", FIVE)
 def test_cost_is_what_torchvision_declares(name):
-    cost, theirs = measure.cost(name, 1000, published_size(name), 32), declared(name)
+    cost, theirs = counts.cost(name, 1000, published_size(name), 32), declared(name)
     assert cost["parameters"] == theirs["num_params"]
     # 1 %: three decimals are coarse for MobileNetV3 (0.057), and `_ops` has no biases, which are 0.8 % of SqueezeNet
     assert cost["macs"] == pytest.approx(theirs["_ops"] * 1e9, rel=0.01)
@@ -30,11 +30,11 @@ def test_cost_is_what_torchvision_declares(name):
 
 @pytest.mark.parametrize("name", FIVE)
 def test_macs_without_biases_are_what_torchvision_declares_to_the_last_digit(name):
-    net = models.build(name, 1000).to("meta")
+    net = build.build(name, 1000).to("meta")
     for module in net.modules():
         if isinstance(module, (torch.nn.Conv2d, torch.nn.Linear)):
             module.bias = None
-    assert round(measure.count_macs(net, published_size(name)) / 1e9, 3) == declared(name)["_ops"]
+    assert round(counts.count_macs(net, published_size(name)) / 1e9, 3) == declared(name)["_ops"]
 
 
 def test_macs_by_hand():
@@ -47,28 +47,28 @@ def test_macs_by_hand():
         torch.nn.Flatten(),
         torch.nn.Linear(8, 5),  # 5 outputs of 8, and 5 biases
     )
-    assert measure.count_macs(layers, 10) == 800 * 27 + 512 * 9 + 45
+    assert counts.count_macs(layers, 10) == 800 * 27 + 512 * 9 + 45
 
 
 def test_resnet18_macs_grow_with_the_area():
     """A map of four times the pixels is four times the convolutions' work; the head (512 x 10 + 10) stays."""
     head, stem = 5130, 3 * 64 * 7 * 7  # MACs; MACs a pixel
     settings = ((32, 32), (64, 32), (32, 16), (32, 8))
-    base, large, finer, finest = (measure.cost("resnet18", 10, *setting)["macs"] - head for setting in settings)
+    base, large, finer, finest = (counts.cost("resnet18", 10, *setting)["macs"] - head for setting in settings)
     assert large == finer == 4 * base
     assert finest == 16 * base - stem * (64 * 64 - 32 * 32)  # here the stem, at 32 px, is not finer than the image
 
 
 def test_size_is_that_of_the_file(tmp_path):
     file = tmp_path / "net.safetensors"
-    save_file(models.build("squeezenet1_1", 10).state_dict(), file)
+    save_file(build.build("squeezenet1_1", 10).state_dict(), file)
     content = file.read_bytes()
-    assert measure.cost("squeezenet1_1", 10, 32, 32)["size_bytes"] == len(content)
+    assert counts.cost("squeezenet1_1", 10, 32, 32)["size_bytes"] == len(content)
     header = 8 + struct.unpack("<Q", content[:8])[0]
-    assert len(content) == header + 4 * measure.cost("squeezenet1_1", 10, 32, 32)["parameters"]
+    assert len(content) == header + 4 * counts.cost("squeezenet1_1", 10, 32, 32)["parameters"]
 
 
 def test_impossible_image_size_is_said_and_nothing_printed(capfd):
     with pytest.raises(ValueError, match="image_size: 8 is not possible .*(?s:.*)Output size is too small"):
-        measure.cost("alexnet", 10, 8, 32)
+        counts.cost("alexnet", 10, 8, 32)
     assert capfd.readouterr() == ("", "")

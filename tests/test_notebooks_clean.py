@@ -8,7 +8,8 @@ import symtable
 
 import pytest
 
-from lwnb.params import CHECKOUT, Params
+from lwnb.base.places import CHECKOUT
+from lwnb.plan.params import Params
 
 CELLS, LINES = 12, 80
 """Most code cells, and most lines of code that are not blank."""

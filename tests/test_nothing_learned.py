@@ -7,15 +7,17 @@ import pytest
 from planted import plant
 from typer.testing import CliRunner
 
-from lwnb import cli, costs, params, studies
-from lwnb.params import CHECKOUT
+from lwnb import cli
+from lwnb.base.places import CHECKOUT
+from lwnb.plan import facts, paramfiles, studies
+from lwnb.records import costs
 
 
 @pytest.fixture
 def page(house, monkeypatch):
     """Digits with networks that guess: the loss of every third stayed where it was, that of the others fell."""
     names = ["resnet18", "squeezenet1_1", "mobilenet_v3_small"]
-    p = params.read(*params.files_of("digits", "quick"), models=names, tune_lrs=[])
+    p = paramfiles.read(*paramfiles.files_of("digits", "quick"), models=names, tune_lrs=[])
     for number, run in enumerate(studies.runs(p)):
         plant(0.11, n=200, metrics={"learned": number % 3 > 0}, **run.model_dump())
         cell = {"model": run.model, "num_classes": 10, "image_size": run.image_size, "output_stride": run.output_stride}
@@ -49,7 +51,7 @@ def execute(name: str, values: dict, monkeypatch) -> str:
 
 def test_every_notebook_says_that_there_is_no_result(page, monkeypatch):
     values = page.model_dump()
-    for study in params.STUDIES:
+    for study in facts.STUDIES:
         said = execute(study, values, monkeypatch)
         assert "did not learn" in said and "0.110" in said, study
     said = execute("00_summary", {"pages": {"digits": values}}, monkeypatch)

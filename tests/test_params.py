@@ -5,8 +5,12 @@ import sys
 
 import pytest
 
-from lwnb import grid, params
-from lwnb.params import Params, ParamsError, Run, check
+from lwnb.base import places
+from lwnb.base.errors import ParamsError
+from lwnb.batch import grid
+from lwnb.plan import paramfiles, run
+from lwnb.plan.params import Params, check
+from lwnb.plan.run import Run
 
 RUN = {
     "dataset": "digits", "digest": "0" * 64, "image_size": 32, "model": "resnet18", "optimizer": "sgd",
@@ -38,12 +42,12 @@ def test_every_field_enters_the_key(field):
 
 
 def test_where_things_lie_does_not_enter_the_key():
-    elsewhere = params.Source(dataset="digits", data_root="/somewhere/else")
+    elsewhere = run.Source(dataset="digits", data_root="/somewhere/else")
     assert Run(**RUN, source=elsewhere, weights_file="/x.safetensors").key == Run(**RUN).key
 
 
 def test_key_is_the_same_in_another_process():
-    code = f"from lwnb.params import Run; print(Run(**{RUN!r}).key)"
+    code = f"from lwnb.plan.run import Run; print(Run(**{RUN!r}).key)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == Run(**RUN).key
 
@@ -87,7 +91,7 @@ def test_later_files_win_and_changes_win_over_files(tmp_path):
     first, second = tmp_path / "a.yaml", tmp_path / "b.yaml"
     first.write_text("epochs: 3\nlr: 1.0e-2\n")
     second.write_text("epochs: 4\n")
-    p = params.read(first, second, batch_size=16)
+    p = paramfiles.read(first, second, batch_size=16)
     assert (p.epochs, p.lr, p.batch_size) == (4, 0.01, 16)
 
 
@@ -107,7 +111,7 @@ def test_a_file_that_is_no_flat_mapping_is_named_in_one_line(tmp_path, content, 
     file = tmp_path / "bad.yaml"
     file.mkdir() if content is None else file.write_bytes(content)
     with pytest.raises(ParamsError) as error:
-        params.read(file)
+        paramfiles.read(file)
     assert "\n" not in str(error.value) and all(word in str(error.value) for word in ["bad.yaml", *words])
 
 
@@ -115,7 +119,7 @@ def test_a_file_that_is_no_flat_mapping_is_named_in_one_line(tmp_path, content, 
 def test_a_file_with_a_number_in_place_of_a_text_is_told_of_quotes(tmp_path, line):
     (tmp_path / "a.yaml").write_text(line)
     with pytest.raises(ParamsError, match="quotes"):
-        params.read(tmp_path / "a.yaml")
+        paramfiles.read(tmp_path / "a.yaml")
 
 
 @pytest.mark.parametrize(
@@ -139,13 +143,13 @@ def test_a_file_with_a_number_in_place_of_a_text_is_told_of_quotes(tmp_path, lin
     ],
 )
 def test_a_change_is_read_by_its_parameter_s_type(text, value):
-    assert repr(params.change(text)) == repr((text.split("=")[0], value))
+    assert repr(paramfiles.change(text)) == repr((text.split("=")[0], value))
 
 
 @pytest.mark.parametrize("text", ["epochs={", "seeds=2020-13-45", "models=[a", "epochs"])
 def test_a_change_that_cannot_be_read_is_named_in_one_line(text):
     with pytest.raises(ParamsError) as error:
-        params.change(text)
+        paramfiles.change(text)
     assert text in str(error.value) and "\n" not in str(error.value)
 
 
@@ -168,61 +172,61 @@ def test_a_title_that_would_show_as_something_else_is_refused(title):
 
 @pytest.mark.parametrize("name", ["", "index", "a/b", "a b", ".a", "ä", "a\n", "x" * 81])
 def test_a_page_s_name_that_cannot_name_files_is_refused(name):
-    assert params.page_name("cifar10-long_2.b") == "cifar10-long_2.b"
+    assert paramfiles.page_name("cifar10-long_2.b") == "cifar10-long_2.b"
     with pytest.raises(ParamsError, match="page "):
-        params.page_name(name)
+        paramfiles.page_name(name)
 
 
 def test_an_empty_home_is_none_and_a_tilde_is_the_user_s_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("LWNB_RESULTS", "~/published")
-    for value, place in {"": params.CHECKOUT, "~": tmp_path, "~/x": tmp_path / "x"}.items():
+    for value, place in {"": places.CHECKOUT, "~": tmp_path, "~/x": tmp_path / "x"}.items():
         monkeypatch.setenv("LWNB_HOME", value)
-        assert params.home() == place
-        params.settle()
+        assert places.home() == place
+        places.settle()
         assert os.environ["LWNB_HOME"] == (str(place) if value else "")
-        assert params.shelves()[-1] == tmp_path / "published"
+        assert places.shelves()[-1] == tmp_path / "published"
 
 
 def test_a_relative_home_is_where_the_command_stands_and_refused_elsewhere(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LWNB_HOME", "x")
     with pytest.raises(ParamsError, match="LWNB_HOME: 'x'"):
-        params.home()
-    params.settle()
+        places.home()
+    places.settle()
     monkeypatch.chdir("/")
-    assert params.home() == tmp_path / "x"
+    assert places.home() == tmp_path / "x"
 
 
 def test_records_are_looked_up_in_the_home_and_then_in_the_project(monkeypatch, house):
     monkeypatch.delenv("LWNB_RESULTS")
-    assert params.shelves() == [house / "runs", house / "results", params.CHECKOUT / "results"]
+    assert places.shelves() == [house / "runs", house / "results", places.CHECKOUT / "results"]
     monkeypatch.delenv("LWNB_HOME")
-    assert params.shelves() == [params.CHECKOUT / "runs", params.CHECKOUT / "results"]
+    assert places.shelves() == [places.CHECKOUT / "runs", places.CHECKOUT / "results"]
 
 
 def test_a_missing_file_is_named_with_those_that_are_there():
     with pytest.raises(ParamsError, match="digits"):
-        params.read(params.file_of("digitz"))
+        paramfiles.read(paramfiles.file_of("digitz"))
 
 
-PAGES = [f.stem for f in (params.CHECKOUT / "params").glob("*.yaml") if not f.stem.startswith(("budget", "tuned"))]
-BUDGETS = [f.stem for f in (params.CHECKOUT / "params").glob("budget-*.yaml")]
+PAGES = [f.stem for f in (places.CHECKOUT / "params").glob("*.yaml") if not f.stem.startswith(("budget", "tuned"))]
+BUDGETS = [f.stem for f in (places.CHECKOUT / "params").glob("budget-*.yaml")]
 
 
 @pytest.mark.parametrize("budget", BUDGETS)
 @pytest.mark.parametrize("page", PAGES)
 def test_every_page_goes_with_every_budget(page, budget):
-    p = params.read(params.file_of(page), params.file_of(budget))
+    p = paramfiles.read(paramfiles.file_of(page), paramfiles.file_of(budget))
     assert p.budget == budget.removeprefix("budget-")
 
 
 def test_the_defaults_pinned_are_digits_at_budget_quick_with_a_source_that_needs_no_record(house):
-    p = params.read(params.file_of("digits"), params.file_of("budget-quick"), source="classes")
+    p = paramfiles.read(paramfiles.file_of("digits"), paramfiles.file_of("budget-quick"), source="classes")
     assert grid.pin(Params()) == p
 
 
-@pytest.mark.parametrize("dataset", params.DATASETS)
+@pytest.mark.parametrize("dataset", run.DATASETS)
 def test_no_default_belongs_to_one_data_set(dataset):
     """What each data set has by itself is known for it or left open, and never that of another one."""
     known = {"digits": 10, "cifar10": 10, "cifar100": 100, "tiny-imagenet": 200, "folder": 0}
@@ -245,7 +249,7 @@ CELL = 'title = "A"\ndataset = "digits"\nepochs = 3\n'
 )
 def test_only_the_last_cells_of_parameters_give_a_notebook_s_parameters(cells):
     names = {"epochs": 3, "dataset": "digits", "runs": [1], "epocs": 4, "pd": sys, "In": ["", *cells, "setup()"]}
-    assert params.collect(names).epochs == 3
+    assert paramfiles.collect(names).epochs == 3
 
 
 @pytest.mark.parametrize(
@@ -253,12 +257,12 @@ def test_only_the_last_cells_of_parameters_give_a_notebook_s_parameters(cells):
 )
 def test_a_misspelt_parameter_of_a_notebook_is_refused(cells):
     with pytest.raises(ParamsError, match="epocs.*'epochs'"):
-        params.collect({"epochs": 3, "epocs": 4, "In": ["", *cells]})
+        paramfiles.collect({"epochs": 3, "epocs": 4, "In": ["", *cells]})
 
 
 def test_a_notebook_s_parameter_of_another_type_is_refused():
     with pytest.raises(ParamsError, match="lr: .*'a': 1"):
-        params.collect({"lr": {"a": 1}, "In": []})
+        paramfiles.collect({"lr": {"a": 1}, "In": []})
 
 
 def test_a_page_s_own_data_set_is_no_source():

@@ -7,7 +7,7 @@ import torch
 from sklearn.datasets import load_sample_images
 from torchvision.transforms import InterpolationMode, autoaugment
 
-from lwnb import policies
+from lwnb.training import policies
 
 NAMES = ("autoaugment", "randaugment", "trivialaugment")
 

@@ -5,8 +5,8 @@ import time
 import pytest
 from test_params import RUN
 
-from lwnb import progress
-from lwnb.params import Run
+from lwnb.batch import progress
+from lwnb.plan.run import Run
 
 RUNS = [Run(**RUN | {"seed": seed}) for seed in range(3)]
 COSTS = {RUNS[0].key: 10.0, RUNS[1].key: 30.0, RUNS[2].key: None}  # nothing is known of the third: as the others, 20 s

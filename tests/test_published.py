@@ -3,9 +3,9 @@ import re
 import pytest
 from planted import frame, plant
 
-from lwnb import published
-from lwnb.evidence import Evidence
-from lwnb.params import check
+from lwnb.evidence import published
+from lwnb.evidence.arms import Evidence
+from lwnb.plan.params import check
 
 P = check({"dataset": "cifar10", "augment": "none", "policies": ["none"], "output_stride": 32})
 WHOLE = {"n_train": 45_000, "n_val": 5_000}
@@ -28,8 +28,8 @@ def figure(**changes):
 
 
 def row(monkeypatch, figure, *records, p=P):
-    monkeypatch.setattr(published, "read", lambda: [figure])
-    table = published.table(p, evidence(*records))
+    monkeypatch.setattr(published, "quoted", lambda: [figure])
+    table = published.beside(p, evidence(*records))
     return table.iloc[0] if len(table) else None
 
 
@@ -72,7 +72,7 @@ def test_a_count_is_compared_at_the_same_number_of_classes_only(house, monkeypat
 
 def test_every_quotation_says_what_its_range_says():
     """`97.57 %` is 0.9757, `0.057 G` is 57e6, `9.829 MB` is 9,829,000 bytes."""
-    figures = published.read()
+    figures = published.quoted()
     assert len(figures) > 30 and {f.dataset for f in figures} == {"cifar10", "cifar100", "tiny-imagenet", None}
     for f in figures:
         *numbers, unit = re.fullmatch(r"([\d.,]+)(?: to ([\d.,]+))? ?(%|G|MB|)", f.quoted).groups()

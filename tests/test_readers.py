@@ -9,13 +9,13 @@ import pytest
 from PIL import Image
 from trees import CIFAR10, by_class, cifar10, cifar10_files, encoded, folder, picture, tar, tiny_imagenet, zipped
 
-from lwnb import readers
-from lwnb.archives import DataError
-from lwnb.params import Source
+from lwnb.data import readers
+from lwnb.data.archives import DataError
+from lwnb.plan.run import Source
 
 
 def read(place, dataset="folder", image_size=8, **values):
-    return readers.read(Source(dataset=dataset, **values), place, image_size)
+    return readers.contents(Source(dataset=dataset, **values), place, image_size)
 
 
 def rows(part) -> set:

@@ -12,8 +12,11 @@ import torch
 from PIL import Image
 from trees import CIFAR10, folder, zipped
 
-from lwnb import data, params
-from lwnb.params import CHECKOUT, Source
+from lwnb.base import places
+from lwnb.base.places import CHECKOUT
+from lwnb.data import sets
+from lwnb.plan import paramfiles
+from lwnb.plan.run import Source
 
 SAMPLES = CHECKOUT.parent / "shared" / "data"
 
@@ -30,11 +33,11 @@ def home(tmp_path_factory):
         yield
 
 
-def published(name: str, **values) -> data.Dataset:
+def published(name: str, **values) -> sets.Dataset:
     """The sample under the pools and the digest that `params/` pins."""
-    p = params.read(params.file_of(name))
+    p = paramfiles.read(paramfiles.file_of(name))
     pools = {"pool_train": p.pool_train, "pool_test": p.pool_test, "digest": p.digest}
-    return data.load(Source(**{"dataset": name, "data_root": str(SAMPLES)} | pools | values))
+    return sets.load(Source(**{"dataset": name, "data_root": str(SAMPLES)} | pools | values))
 
 
 @pytest.fixture(scope="module")
@@ -77,8 +80,8 @@ def test_a_smaller_pool_has_the_smallest_hashes_of_each_class(cifar10):
 def test_a_second_load_takes_under_two_seconds(cifar10):
     code = (
         "import sys, time, torch; start = time.process_time()\n"
-        "from lwnb import data; from lwnb.params import Source\n"
-        "found = data.load(Source(dataset='cifar10', data_root=sys.argv[1]))\n"
+        "from lwnb.data import sets; from lwnb.plan.run import Source\n"
+        "found = sets.load(Source(dataset='cifar10', data_root=sys.argv[1]))\n"
         "found.train.images.clone(); print(time.process_time() - start)"
     )
     command = [sys.executable, "-c", code, str(SAMPLES)]
@@ -87,15 +90,15 @@ def test_a_second_load_takes_under_two_seconds(cifar10):
 
 
 def test_no_test_image_of_cifar10_is_trained_on(cifar10):
-    assert data.overlap(cifar10.test, cifar10.train) == 0
+    assert sets.overlap(cifar10.test, cifar10.train) == 0
 
 
 @pytest.mark.parametrize(("name", "across"), [("cifar10", 0), ("cifar100", 3), ("tiny-imagenet", 0)])
 def test_the_published_record_is_what_is_counted_in_these_images(home, name, across):
     found = published(name)
-    assert data.overlap(found.test, found.train) == across
+    assert sets.overlap(found.test, found.train) == across
     file = f"images/{found.digest}.json"
-    assert (params.home() / "runs" / file).read_bytes() == (CHECKOUT / "results" / file).read_bytes()
+    assert (places.home() / "runs" / file).read_bytes() == (CHECKOUT / "results" / file).read_bytes()
 
 
 def stored(*paths: str) -> dict[str, bytes]:
@@ -141,7 +144,7 @@ def test_real_jpegs_as_a_folder(home, tmp_path):
         }
         tree = {path: archive.extractfile(name).read() for name, path in wanted.items()}
     copies = [folder(tmp_path / "pictures", tree), zipped(tmp_path / "pictures.zip", tree, "pictures/")]
-    first, second = (data.load(Source(dataset="folder", data_root=str(copy)), 32) for copy in copies)
+    first, second = (sets.load(Source(dataset="folder", data_root=str(copy)), 32) for copy in copies)
     assert first.digest == second.digest
     assert first.classes == ("n01443537", "n02124075")
     assert torch.bincount(first.train.labels).tolist() == [80, 80]

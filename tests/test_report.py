@@ -14,8 +14,8 @@ import nbformat
 import pytest
 from papermill import execute_notebook
 
-from lwnb import params
-from lwnb.params import CHECKOUT
+from lwnb.base.places import CHECKOUT
+from lwnb.plan import paramfiles
 
 TINY = (
     "models=[mobilenet_v3_small, shufflenet_v2_x1_0]", "train_size=240", "test_size=100", "epochs=4", "source=classes", "source_epochs=4",
@@ -149,7 +149,7 @@ def test_a_notebook_runs_twice_in_one_kernel(built, tmp_path, monkeypatch, path)
     """All its cells, with the parameters of the report changed in their cell, and all of them again; nothing is trained."""
     monkeypatch.setenv("LWNB_HOME", str(built[0]))
     notebook, records = nbformat.read(path, 4), set((built[0] / "runs").rglob("metrics.json"))
-    changes = dict(map(params.change, TINY))
+    changes = dict(map(paramfiles.change, TINY))
     lines = [f"{name} = {value!r}" for name, value in changes.items()]
     for cell in notebook.cells:
         if "parameters" in cell.metadata.get("tags", []) and path.stem != "explore":

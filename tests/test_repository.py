@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lwnb.params import CHECKOUT
+from lwnb.base.places import CHECKOUT
 
 LARGEST, BACKBONE = 1_500_000, 4_000_000
 """Bytes; records and sources are small text, data stay out, and of weights all but those of a pretrained source."""

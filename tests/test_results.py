@@ -5,13 +5,16 @@ import pytest
 import safetensors.numpy
 from test_params import RUN
 
-from lwnb import costs, devices, results, stats
-from lwnb.params import ParamsError, Run
+from lwnb.base.errors import ParamsError
+from lwnb.edge import protocol
+from lwnb.evidence import stats
+from lwnb.plan.run import Run
+from lwnb.records import costs, failures, folders, machine, publishing, results, tables
 
 ENVIRONMENT = {
     "train_seconds": 2.0, "epoch_seconds": 1.0, "all_epoch_seconds": [1.0, 1.0], "images_per_second": 50.0,
     "wall_seconds": 3.0, "started": "2026-01-01T00:00:00+00:00", "other_load": 0.0, "commit": "c" * 40,
-    "versions": {"lwnb": "0"}, "machine": results.machine(), "device": "cpu", "threads": 2,
+    "versions": {"lwnb": "0"}, "machine": machine.machine(), "device": "cpu", "threads": 2,
 }  # fmt: skip
 METRICS = {
     "learned": True, "top1": 0.5, "guess_top1": 0.1, "n_train": 100, "n_test": 4, "num_classes": 2,
@@ -70,11 +73,11 @@ def test_a_save_that_stops_at_any_write_or_rename_leaves_no_half_record(house, m
 
 def test_a_folder_without_metrics_is_no_record_and_is_replaced(house):
     run = Run(**RUN)
-    results.folder(run).mkdir(parents=True)
-    (results.folder(run) / "rubbish").touch()
+    folders.folder(run).mkdir(parents=True)
+    (folders.folder(run) / "rubbish").touch()
     assert results.find(run) is None
     save(run)
-    assert results.find(run) and not (results.folder(run) / "rubbish").exists()
+    assert results.find(run) and not (folders.folder(run) / "rubbish").exists()
 
 
 def test_a_failure_is_kept_with_reason_and_traceback_until_a_try_succeeds(house):
@@ -82,18 +85,18 @@ def test_a_failure_is_kept_with_reason_and_traceback_until_a_try_succeeds(house)
     try:
         raise FloatingPointError("the loss is nan")
     except FloatingPointError as error:
-        results.fail(run, error)
-    row = results.table([run]).iloc[0]
+        failures.fail(run, error)
+    row = tables.of_runs([run]).iloc[0]
     assert (row.status, row.reason) == ("failed", "FloatingPointError: the loss is nan")
-    assert "test_results.py" in results.failures()[0]["traceback"]
+    assert "test_results.py" in tables.failed()[0]["traceback"]
     save(run)
-    assert results.status(run) == "done" and not results.failures()
+    assert results.status(run) == "done" and not tables.failed()
 
 
 def test_a_run_that_did_not_learn_shows_no_accuracy(house):
     run = Run(**RUN)
     save(run, learned=False)
-    row = results.table([run]).iloc[0]
+    row = tables.of_runs([run]).iloc[0]
     assert row.status == "did not learn" and row.top1 != row.top1 and row.n_train == 100
 
 
@@ -110,7 +113,7 @@ def test_a_network_that_is_no_better_than_the_largest_class_did_not_learn_whatev
     for run, top1 in zip(runs, (0.40, 0.44), strict=True):  # of 100: Wilson from 0.309 and from 0.347
         save(run, top1=top1, guess_top1=1 / 3, n_test=100)
     assert [record.run for record in results.learned([*runs, Run(**RUN | {"seed": 9})])] == runs[1:]
-    bad, good = results.table(runs).to_dict("records")
+    bad, good = tables.of_runs(runs).to_dict("records")
     assert (bad["status"], good["status"]) == ("did not learn", "done")
     assert bad["top1"] != bad["top1"] and "0.400" in bad["reason"] and "0.333" in bad["reason"] and not bad["learned"]
     assert good["top1"] == 0.44 and good["reason"] != good["reason"] and good["guess_top1"] == 1 / 3
@@ -125,7 +128,7 @@ def test_what_a_guess_has_is_counted_where_a_record_does_not_say_it(house):
 
 def test_publish_copies_records_without_weights_and_they_are_found_without_the_original(house):
     record = save()
-    assert len(results.publish([record])) == 1 and results.publish([record]) == []
+    assert len(publishing.publish_runs([record])) == 1 and publishing.publish_runs([record]) == []
     for file in record.folder.iterdir():
         file.unlink()
     record.folder.rmdir()
@@ -137,19 +140,19 @@ def test_publish_copies_records_without_weights_and_they_are_found_without_the_o
 def test_weights_can_be_published_later_and_only_where_they_are(house):
     weights = safetensors.numpy.save({"w": np.ones(3, np.float32)})
     record = results.save(Run(**RUN), METRICS, HISTORY, ARRAYS, ENVIRONMENT, weights)
-    kept = results.folder(record.run, "results") / results.WEIGHTS
-    results.publish([record])
+    kept = folders.folder(record.run, "results") / folders.WEIGHTS
+    publishing.publish_runs([record])
     assert not kept.exists()
-    results.publish([record], weights=True)
+    publishing.publish_runs([record], weights=True)
     assert safetensors.numpy.load_file(kept)["w"].dtype == np.float16
     kept.unlink()
     record.weights.unlink()
     with pytest.raises(ParamsError, match=f"{record.run.key}: its weights are not on this machine"):
-        results.publish([record], weights=True)
+        publishing.publish_runs([record], weights=True)
 
 
 def test_a_run_in_both_places_is_one_row(house):
-    results.publish([save()])
+    publishing.publish_runs([save()])
     assert len(results.every()) == 1 and results.every()[0].folder.is_relative_to(house / "runs")
 
 
@@ -182,16 +185,16 @@ def test_what_the_project_has_published_is_not_published_again_and_nothing_is_wr
     record = save()
     move(record, project)
     before = {file: file.stat().st_mtime_ns for file in project.rglob("*")}
-    assert results.publish([results.find(record.run)]) == [] == results.publish([save()])
+    assert publishing.publish_runs([results.find(record.run)]) == [] == publishing.publish_runs([save()])
     assert not (results.home() / "results").exists()
-    (results.folder(record.run) / results.CONVERSIONS).write_text('{"rows": [1]}')
-    (copied,) = results.publish([results.find(record.run)])
-    assert (copied / results.CONVERSIONS).exists() and copied.is_relative_to(results.home() / "results")
+    (folders.folder(record.run) / folders.CONVERSIONS).write_text('{"rows": [1]}')
+    (copied,) = publishing.publish_runs([results.find(record.run)])
+    assert (copied / folders.CONVERSIONS).exists() and copied.is_relative_to(results.home() / "results")
     assert {file: file.stat().st_mtime_ns for file in project.rglob("*")} == before
 
 
 def test_device_records_and_footprints_of_the_project_are_found_too(project):
-    setting, shape = devices.setting(devices.Cell("resnet18", 10, 32, 32)), {"model": "resnet18", "image_size": 32}
+    setting, shape = protocol.setting(protocol.Cell("resnet18", 10, 32, 32)), {"model": "resnet18", "image_size": 32}
     shape |= {"output_stride": 32, "num_classes": 10}
     costs.save_timing({"setting": setting, "samples_ms": [[1.0]]})
     costs.save_footprint(shape, {"onnx_fp32_bytes": 1})
@@ -200,11 +203,11 @@ def test_device_records_and_footprints_of_the_project_are_found_too(project):
         (results.home() / "runs" / kind).rename(project / kind)
     assert costs.find_timing(setting) == costs.timings()[0] == {"setting": setting, "samples_ms": [[1.0]]}
     assert costs.find_footprint(shape) == {"onnx_fp32_bytes": 1} and len(costs.timing_names()) == 2
-    assert costs.publish() == 0
+    assert publishing.publish_costs() == 0
 
 
 def test_a_timing_belongs_to_its_whole_setting(house):
-    setting = devices.setting(devices.Cell("resnet18", 10, 32, 32))
+    setting = protocol.setting(protocol.Cell("resnet18", 10, 32, 32))
     costs.save_timing({"setting": setting, "samples_ms": [[1.0]]})
     assert costs.find_timing(setting)["samples_ms"] == [[1.0]]
     for change in ({"threads": 2}, {"machine": {"cpu": "another"}}, {"precision": "int8"}, {"runtime_version": "0"}):
@@ -232,13 +235,13 @@ def test_a_cached_record_loads_in_under_ten_milliseconds(house):
 )
 def test_generations_of_one_processor_name_are_told_apart(tmp_path, lines, instructions):
     (info := tmp_path / "cpuinfo").write_text(lines)
-    found = results.machine(info)
+    found = machine.machine(info)
     assert found["instructions"] == instructions and found["cpu"] in lines
-    assert results.device(found) == f"{found['cpu']}, {found['cores']} cores" + (
+    assert machine.device(found) == f"{found['cpu']}, {found['cores']} cores" + (
         f", {instructions}" if instructions else ""
     )
-    assert results.device({"cpu": "AMD EPYC", "cores": 2}) == "AMD EPYC, 2 cores", "records from before"
+    assert machine.device({"cpu": "AMD EPYC", "cores": 2}) == "AMD EPYC, 2 cores", "records from before"
 
 
 def test_a_machine_of_which_nothing_is_known_has_no_instructions(tmp_path):
-    assert results.machine(tmp_path / "absent")["instructions"] is None
+    assert machine.machine(tmp_path / "absent")["instructions"] is None

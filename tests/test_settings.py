@@ -3,7 +3,9 @@ import json
 import torch
 from test_train import numbers, tiny
 
-from lwnb import disk, results, settings, train
+from lwnb.base import disk
+from lwnb.records import folders
+from lwnb.training import settings, train
 
 
 def test_a_setting_is_in_force_for_a_run_alone(tmp_path):
@@ -18,8 +20,8 @@ def test_a_setting_is_in_force_for_a_run_alone(tmp_path):
 def test_a_run_goes_on_with_the_threads_and_memory_format_that_it_began_with(house):
     begun = {"device": "cpu", "threads": 2, "memory_format": "contiguous_format", "fused": False, "keep_memory": False}
     run = tiny(epochs=1)
-    results.part(run).mkdir(parents=True)
-    disk.write(results.part(run) / "setting.json", json.dumps(begun).encode())
+    folders.part(run).mkdir(parents=True)
+    disk.write(folders.part(run) / "setting.json", json.dumps(begun).encode())
     record = train.train(run)
     assert {name: record.environment[name] for name in begun} == begun
     assert torch.get_num_threads() == 1 and not (record.folder / "setting.json").exists()

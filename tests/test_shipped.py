@@ -5,8 +5,10 @@ import hashlib
 import pytest
 from trees import by_class, folder
 
-from lwnb import cli, grid, params, studies, tuning
-from lwnb.params import CHECKOUT
+from lwnb import cli
+from lwnb.base.places import CHECKOUT
+from lwnb.batch import refusals
+from lwnb.plan import params, studies, tuned
 
 PAGES = sorted(f.stem for f in (CHECKOUT / "params").glob("*.yaml") if not f.stem.startswith(("budget", "tuned")))
 
@@ -31,7 +33,7 @@ ASKED = {
 
 @pytest.mark.parametrize("page", ASKED)
 def test_a_page_asks_for_the_runs_of_the_first_edition(house, monkeypatch, page):
-    monkeypatch.setattr(tuning, "FILE", house / "no-tuned.yaml")
+    monkeypatch.setattr(tuned, "FILE", house / "no-tuned.yaml")
     (values,) = cli._read([page], None, None).values()
     keys = sorted(run.key for run in studies.runs(params.check(values)))
     assert (len(keys), hashlib.sha256(" ".join(keys).encode()).hexdigest()[:16]) == ASKED[page]
@@ -55,5 +57,7 @@ def test_a_folder_put_into_the_shipped_page_is_used_whole(house, splits, budget)
     (p,) = cli._pinned(cli._read([str(page)], None, None)).values()
     assert (p.pool_train + p.pool_test, p.num_classes) == (270, 3)
     runs = studies.runs(p)
-    grid.check([run for run in runs if run.dataset == "folder" and not run.parent])  # the source is published, not here
+    refusals.refuse(
+        [run for run in runs if run.dataset == "folder" and not run.parent]
+    )  # the source is published, not here
     assert {run.dataset for run in runs} == {"folder", "cifar100"}

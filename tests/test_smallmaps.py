@@ -7,8 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from lwnb import data, evaluation, grid, models, smallmaps, studies, train
-from lwnb.params import CHECKOUT, FIVE, check
+from lwnb.base.places import CHECKOUT
+from lwnb.batch import grid
+from lwnb.data import sets
+from lwnb.networks import build, states
+from lwnb.plan import studies
+from lwnb.plan.facts import FIVE
+from lwnb.plan.params import check
+from lwnb.training import evaluation, smallmaps, train
 
 
 def gradients(net, images, labels):
@@ -24,7 +30,7 @@ def test_a_network_has_the_same_loss_and_gradients(name):
     """In float64 only rounding is left: a wrong tap or a lost gradient would be of the size of the gradient."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(4, 3, 32, 32, generator=generator, dtype=torch.float64)
-    plain, short = (models.build(name, 10, 32).double() for _ in range(2))
+    plain, short = (build.build(name, 10, 32).double() for _ in range(2))
     smallmaps.shortcut(short)
     (loss, wanted), (found_loss, found) = (gradients(net, images, torch.arange(4)) for net in (plain, short))
     assert found_loss == pytest.approx(loss, rel=1e-12)
@@ -99,9 +105,9 @@ def test_a_training_on_a_processor_takes_the_short_way(house, monkeypatch):
     (run,) = studies.architectures(grid.pin(check(few | {"models": ["resnet18"]})))
     record = train.train(run)
     assert taken
-    net = models.build(run.model, 10, 32)
-    net.load_state_dict(models.read(record.weights))
-    test = data.task(run).test
+    net = build.build(run.model, 10, 32)
+    net.load_state_dict(states.from_file(record.weights))
+    test = sets.task(run).test
     logits = evaluation.evaluate(net, test.images, 32)
     assert evaluation.fit(logits, test.labels)["loss"] == pytest.approx(record.metrics["loss"], rel=1e-5)
 

@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from lwnb import splits
+from lwnb.data import splits
 
 
 def invented(*counts: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats as reference
 from sklearn.metrics import f1_score
 
-from lwnb import stats
+from lwnb.evidence import stats
 
 SIMULATIONS = 1000
 """Experiments simulated for each share of them that a test states."""

@@ -6,8 +6,9 @@ import time
 
 import pytest
 
-from lwnb import params, studies
-from lwnb.params import ParamsError, check
+from lwnb.base.errors import ParamsError
+from lwnb.plan import facts, paramfiles, studies
+from lwnb.plan.params import check
 
 DIGEST = "d" * 64
 
@@ -18,7 +19,7 @@ def page(**values):
 
 def test_architectures_is_every_network_by_every_seed_and_seeds_move_the_split():
     runs = studies.architectures(page(seeds=3, first_seed=5))
-    assert {(r.model, r.seed) for r in runs} == set(itertools.product(params.FIVE, (5, 6, 7)))
+    assert {(r.model, r.seed) for r in runs} == set(itertools.product(facts.FIVE, (5, 6, 7)))
     assert all(r.split_seed == r.seed for r in runs)
 
 
@@ -65,7 +66,9 @@ def test_the_classes_of_source_and_target_are_disjoint():
 def test_another_data_set_as_source_brings_its_own_digest():
     p = page(dataset="cifar10", augment="none", policies=["none"], source="cifar100", data_root="somewhere")
     source, *rest = studies.transfer(p)
-    assert source.dataset == "cifar100" and source.digest == params.read(params.file_of("cifar100")).digest != ""
+    assert (
+        source.dataset == "cifar100" and source.digest == paramfiles.read(paramfiles.file_of("cifar100")).digest != ""
+    )
     assert source.key == studies.pretraining("cifar100", "mobilenet_v3_small").key  # whatever the page and its budget
     assert source.source.data_root == "somewhere" and all(r.dataset == "cifar10" and r.classes == "all" for r in rest)
 
@@ -138,7 +141,7 @@ def test_a_plan_of_a_thousand_runs_takes_under_a_second():
 
 
 def test_planning_needs_no_torch():
-    code = "import sys; from lwnb import params, studies; studies.runs(params.check({})); assert 'torch' not in sys.modules"
+    code = "import sys; from lwnb.plan import params, studies; studies.runs(params.check({})); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

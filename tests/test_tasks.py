@@ -7,9 +7,10 @@ import torch
 from torch.nn import functional as F
 from trees import by_class, cifar10, cifar10_files, folder, tar, zipped
 
-from lwnb import data, params, splits
-from lwnb.data import DataError
-from lwnb.params import Run, Source
+from lwnb.data import sets, splits
+from lwnb.data.sets import DataError
+from lwnb.plan import params
+from lwnb.plan.run import Run, Source
 
 pytestmark = pytest.mark.usefixtures("house")
 
@@ -26,7 +27,7 @@ def run(found=None, where=None, **values) -> Run:
     return Run(**{"dataset": name, "digest": digest, "source": where} | recipe | size | values)
 
 
-def identities(split: data.Split) -> set[bytes]:
+def identities(split: sets.Split) -> set[bytes]:
     return {row.numpy().tobytes() for row in split.ids}
 
 
@@ -41,8 +42,8 @@ def test_the_splits_are_the_same_from_any_copy(house):
         tar(house / "mixed.tar", mixed),
         zipped(house / "copy.zip", mixed, "top/"),
     ]
-    found = data.load(source(copies[0]), 8)
-    first, *others = (data.task(run(found, source(copy), train_size=10, test_size=4)) for copy in copies)
+    found = sets.load(source(copies[0]), 8)
+    first, *others = (sets.task(run(found, source(copy), train_size=10, test_size=4)) for copy in copies)
     for other in others:
         for part in ("train", "val", "test"):
             a, b = getattr(first, part), getattr(other, part)
@@ -51,10 +52,10 @@ def test_the_splits_are_the_same_from_any_copy(house):
 
 
 def test_sizes_count_as_documented():
-    task = data.task(run(train_size=200, test_size=100, val_share=0.15))
+    task = sets.task(run(train_size=200, test_size=100, val_share=0.15))
     assert [len(part.labels) for part in (task.train, task.val, task.test)] == [170, 30, 100]
     assert torch.bincount(task.val.labels).tolist() == [3] * 10
-    whole = data.task(run())
+    whole = sets.task(run())
     assert [len(part.labels) for part in (whole.train, whole.val, whole.test)] == [1294, 144, 359]
     parts = [identities(part) for part in (whole.train, whole.val, whole.test)]
     assert len(set.union(*parts)) == 1797, "no image stands in two splits"
@@ -62,7 +63,7 @@ def test_sizes_count_as_documented():
 
 def test_subsets_nest_and_seeds_change_what_they_name():
     def seen(**values):
-        task = data.task(run(**values))
+        task = sets.task(run(**values))
         return identities(task.train) | identities(task.val), identities(task.val), identities(task.test)
 
     small, large, other, resplit = (
@@ -77,13 +78,13 @@ def test_subsets_nest_and_seeds_change_what_they_name():
 
 
 def test_a_range_of_classes_is_relabelled():
-    whole, task = data.load(Source(dataset="digits")), data.task(run(classes="5:8"))
+    whole, task = sets.load(Source(dataset="digits")), sets.task(run(classes="5:8"))
     assert task.classes == ("5", "6", "7")
     assert task.test.labels.unique().tolist() == [0, 1, 2]
     inside = (whole.test.labels >= 5) & (whole.test.labels < 8)
     assert torch.equal(task.test.images, whole.test.images[inside])
     assert torch.equal(task.test.labels + 5, whole.test.labels[inside])
-    assert len(data.task(run(classes="5:8", train_size=60)).train.labels) == 54, "sizes count what the range leaves"
+    assert len(sets.task(run(classes="5:8", train_size=60)).train.labels) == 54, "sizes count what the range leaves"
 
 
 @pytest.mark.parametrize(
@@ -97,21 +98,21 @@ def test_a_range_of_classes_is_relabelled():
 )
 def test_impossible_tasks(values, message):
     with pytest.raises(DataError, match=message):
-        data.task(run(**values))
+        sets.task(run(**values))
 
 
 def test_a_task_tells_which_files_were_left_out(house):
     place = folder(house / "pictures", by_class("", each=10) | {"cat/bad.png": b""})
     where = source(place, bad_images="skip")
-    assert data.task(run(data.load(where, 8), where)).skipped == ("cat/bad.png",)
+    assert sets.task(run(sets.load(where, 8), where)).skipped == ("cat/bad.png",)
 
 
 def test_the_splits_of_published_data_sets_stay_as_they_are_whatever_copies_they_hold(house):
     images = cifar10(train=8, test=1)
     images["train"][0][40:] = images["train"][0][:40]  # each of four pictures a class twice
     where = source(folder(house / "cifar10", cifar10_files(images)), dataset="cifar10")
-    found = data.load(where)
-    task = data.task(run(found, where, image_size=32, val_share=0.375))
+    found = sets.load(where)
+    task = sets.task(run(found, where, image_size=32, val_share=0.375))
     held = splits.hold_out(found.train.labels.numpy(), found.train.ids.numpy(), 0.375, "val:0:")
     assert torch.equal(task.val.images, found.train.images[torch.from_numpy(held)])
 
@@ -122,10 +123,10 @@ def test_the_splits_of_published_data_sets_stay_as_they_are_whatever_copies_they
 def test_overlap_counts_equal_pixels_whatever_their_labels():
     images = torch.randint(0, 256, (9, 3, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
     labels, ids = torch.arange(9), torch.zeros(9, 32, dtype=torch.uint8)
-    a, b = data.Split(images[:5], labels[:5], ids[:5]), data.Split(images[[7, 3, 3, 8]], labels[:4], ids[:4])
-    assert (data.overlap(a, b), data.overlap(b, a)) == (1, 2)
-    flipped = data.Split(images[:5].flip(-1), labels[:5], ids[:5])
-    assert (data.overlap(a, flipped), data.overlap(a, a)) == (0, 5)
+    a, b = sets.Split(images[:5], labels[:5], ids[:5]), sets.Split(images[[7, 3, 3, 8]], labels[:4], ids[:4])
+    assert (sets.overlap(a, b), sets.overlap(b, a)) == (1, 2)
+    flipped = sets.Split(images[:5].flip(-1), labels[:5], ids[:5])
+    assert (sets.overlap(a, flipped), sets.overlap(a, a)) == (0, 5)
 
 
 def test_near_duplicates_are_found_mirrored_brighter_and_noisy_and_others_are_not():
@@ -139,6 +140,6 @@ def test_near_duplicates_are_found_mirrored_brighter_and_noisy_and_others_are_no
     def stored(images):
         return (255 * images).to(torch.uint8)
 
-    assert data.near(stored(torch.cat([wide, other])), stored(smooth)).tolist() == [True] * 12 + [False] * 10
+    assert sets.near(stored(torch.cat([wide, other])), stored(smooth)).tolist() == [True] * 12 + [False] * 10
     plain = stored(torch.ones(2, 3, 32, 32))
-    assert not data.near(plain, plain).any()  # a plain image is like no other
+    assert not sets.near(plain, plain).any()  # a plain image is like no other

@@ -5,8 +5,10 @@ import re
 import pandas as pd
 from planted import frame, plant
 
-from lwnb import compare, figures, results, trace
-from lwnb.params import RECIPE, Run
+from lwnb.evidence import compare
+from lwnb.plan.run import RECIPE, Run
+from lwnb.records import machine, tables
+from lwnb.report import figures, trace
 
 
 def saved(html):
@@ -74,6 +76,6 @@ def test_runs_of_an_older_recipe_are_found_and_so_are_those_that_start_from_one(
 
 def test_the_origins_of_runs_name_them(house):
     one, two = plant(), plant(0.6, seed=1)
-    table = results.origins([one.run, two.run])
+    table = tables.origins([one.run, two.run])
     assert len(table) == 1 and set(table["key"][0].split()) == {one.run.key, two.run.key}
-    assert table["machine"][0].startswith(results.machine()["cpu"]) and table["wall_seconds"][0] == 6.0
+    assert table["machine"][0].startswith(machine.machine()["cpu"]) and table["wall_seconds"][0] == 6.0

@@ -9,8 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from lwnb import data, evaluation, grid, models, params, results, settings, studies, train
-from lwnb.params import FIVE, check
+from lwnb.base import errors
+from lwnb.batch import estimates, grid
+from lwnb.data import sets
+from lwnb.networks import build, plain, states
+from lwnb.plan import paramfiles, studies
+from lwnb.plan.facts import FIVE
+from lwnb.plan.params import check
+from lwnb.records import folders, publishing, results, tables
+from lwnb.training import evaluation, outcome, recipe, settings, train
 
 TINY = {
     "train_size": 240,
@@ -52,7 +59,7 @@ def test_another_seed_is_another_training(done):
 
 
 def test_a_record_holds_what_a_reader_needs(done):
-    metrics, test = done.metrics, data.task(done.run).test
+    metrics, test = done.metrics, sets.task(done.run).test
     assert metrics["n_train"] + metrics["n_val"] == 240 and metrics["n_test"] == 100
     top5, labels = done.predictions["top5"], done.predictions["labels"]
     assert labels.tolist() == test.labels.tolist()
@@ -62,7 +69,7 @@ def test_a_record_holds_what_a_reader_needs(done):
     f1 = 2 * confusion.diagonal() / (confusion.sum(0) + confusion.sum(1))
     assert metrics["macro_f1"] == pytest.approx(np.nan_to_num(f1).mean(), abs=1e-5)
     assert confusion.trace() / 100 == pytest.approx(metrics["top1"], abs=1e-6)
-    most = np.bincount(data.task(done.run).train.labels).argmax()
+    most = np.bincount(sets.task(done.run).train.labels).argmax()
     assert metrics["guess_top1"] == (labels == most).mean()
     assert metrics["per_class_top1"] == pytest.approx((confusion.diagonal() / confusion.sum(1)).tolist(), abs=1e-5)
     history = done.history
@@ -74,9 +81,9 @@ def test_a_record_holds_what_a_reader_needs(done):
 
 def test_the_part_of_the_training_split_that_is_looked_at_has_every_class_in_its_share():
     labels = torch.arange(5).repeat_interleave(400)
-    split = data.Split(torch.zeros(2000, 3, 1, 1), labels, torch.arange(2000).view(-1, 1))
-    assert train._part(split, 1000).labels.bincount().tolist() == [200] * 5
-    assert len(train._part(split, 1000).ids.unique()) == 1000 and train._part(split, 5000) is split
+    split = sets.Split(torch.zeros(2000, 3, 1, 1), labels, torch.arange(2000).view(-1, 1))
+    assert outcome._part(split, 1000).labels.bincount().tolist() == [200] * 5
+    assert len(outcome._part(split, 1000).ids.unique()) == 1000 and outcome._part(split, 5000) is split
 
 
 def test_calibration_error_worked_by_hand():
@@ -100,8 +107,10 @@ def test_a_short_run_evaluates_as_it_trained(house):
 KILLED = """
 import os, signal, sys, torch
 torch.set_num_threads(1)  # as here: the last bits hold for one number of threads
-from lwnb import grid, studies, train
-from lwnb.params import check
+from lwnb.batch import grid
+from lwnb.plan import studies
+from lwnb.plan.params import check
+from lwnb.training import train
 run = studies.architectures(grid.pin(check({values!r})))[0]
 epochs = []
 def watch(row):
@@ -125,7 +134,7 @@ def test_a_killed_run_resumes_and_ends_with_the_same_numbers(house, values, monk
     resumed = train.train(run)
     assert resumed.environment["resumed"] and numbers(resumed) == numbers(whole)
     assert resumed.weights.read_bytes() == whole.weights.read_bytes()
-    assert not results.part(run).exists()
+    assert not folders.part(run).exists()
 
 
 def test_early_stopping_looks_at_validation_and_survives_a_kill_after_its_last_epoch(house, monkeypatch, tmp_path):
@@ -145,7 +154,7 @@ def test_a_loss_that_is_not_finite_is_a_failure_that_is_told(house):
     run = tiny(optimizer="sgd", lr=10.0, warmup_epochs=0.0, schedule="constant", epochs=8, models=["squeezenet1_1"])
     table = grid.ensure([run, tiny()])
     assert table["status"][0] == "failed" and results.find(tiny())  # the other one went on
-    assert "diverged" in table["reason"][0] and run.key in json.dumps(results.failures()[0]) + results.part(run).name
+    assert "diverged" in table["reason"][0] and run.key in json.dumps(tables.failed()[0]) + folders.part(run).name
 
 
 def test_a_run_whose_loss_stays_at_a_constant_guess_did_not_learn(house):
@@ -170,8 +179,8 @@ def test_transfer_starts_from_the_source_and_a_frozen_backbone_stays(house):
     source, scratch, frozen, full = studies.transfer(p)
     table = grid.ensure([full, frozen, scratch, source])  # whatever the order asked for
     assert set(table["status"]) <= {"done", "did not learn"}
-    before, after, tuned = (models.read(results.find(run).weights) for run in (source, frozen, full))
-    head = models.head_names("shufflenet_v2_x1_0")
+    before, after, tuned = (states.from_file(results.find(run).weights) for run in (source, frozen, full))
+    head = plain.head_names("shufflenet_v2_x1_0")
     before = {k: t.half().float() for k, t in before.items()}  # as a published source has them
     assert all(torch.equal(before[k], after[k].float()) for k in before if k not in head)
     assert not all(torch.equal(before[k], tuned[k].float()) for k in before if k not in head)
@@ -185,10 +194,10 @@ def test_a_published_source_serves_as_the_one_trained_here(house):
     source, *_, full = studies.transfer(grid.pin(p))
     grid.ensure([source, full])
     here = results.find(full).history
-    results.publish([results.find(source)], weights=True)
+    publishing.publish_runs([results.find(source)], weights=True)
     shutil.rmtree(house / "runs")
     assert results.find(source).weights.stat().st_size < 0.6 * results.find(source).metrics["size_bytes"]
-    assert [run.key for run in grid.missing([source, full])] == [full.key]
+    assert [run.key for run in estimates.missing([source, full])] == [full.key]
     grid.ensure([source, full])
     assert results.find(full).history.equals(here)
 
@@ -197,12 +206,12 @@ def test_a_source_trained_on_the_target_s_images_is_refused(house):
     source = tiny()
     train.train(source)
     target = tiny(epochs=2).model_copy(update={"weights": source.key, "split_seed": 3})
-    with pytest.raises(data.DataError, match="validation"):
+    with pytest.raises(sets.DataError, match="validation"):
         train.train(target, source)
 
 
 def test_weights_that_are_not_there_are_never_replaced_by_random_ones(house):
-    with pytest.raises(models.WeightsError, match="0123456789ab"):
+    with pytest.raises(errors.WeightsError, match="0123456789ab"):
         train.train(tiny().model_copy(update={"weights": "0123456789ab"}))
 
 
@@ -211,7 +220,7 @@ def test_changed_weights_files_are_refused(house, tmp_path):
     file.write_bytes(b"one")
     run = next(r for r in studies.transfer(grid.pin(check(TINY | {"source": str(file)}))) if r.arm == "fine-tuned")
     file.write_bytes(b"two")
-    with pytest.raises(models.WeightsError, match="changed"):
+    with pytest.raises(errors.WeightsError, match="changed"):
         train.train(run)
 
 
@@ -225,14 +234,14 @@ def test_changed_weights_files_are_refused(house, tmp_path):
 )
 def test_schedules_after_a_linear_warm_up(schedule, shares):
     run, steps = tiny(schedule=schedule, epochs=10, warmup_epochs=2.0, lr=1.0), 100
-    assert [train.rate(run, step, steps) for step in (0, 99, 199)] == pytest.approx([0.005, 0.5, 1.0])
+    assert [recipe.rate(run, step, steps) for step in (0, 99, 199)] == pytest.approx([0.005, 0.5, 1.0])
     for epoch, share in shares.items():
-        assert train.rate(run, round(epoch * steps), steps) == pytest.approx(share, abs=1e-9)
+        assert recipe.rate(run, round(epoch * steps), steps) == pytest.approx(share, abs=1e-9)
 
 
 def test_weight_decay_spares_norms_and_biases(house):
-    task = data.task(tiny())
-    made = train._Recipe(tiny(), models.build("resnet18", 10), task, lambda row: None, settings.fastest())
+    task = sets.task(tiny())
+    made = recipe.Recipe(tiny(), build.build("resnet18", 10), task, lambda row: None, settings.fastest())
     decayed, spared = made.configure_optimizers().param_groups
     assert (decayed["weight_decay"], spared["weight_decay"]) == (tiny().weight_decay, 0)
     assert (
@@ -245,6 +254,6 @@ def test_bf16_trains_too(house):
 
 
 def test_the_paper_s_parameters_run_at_a_length_of_a_few_steps(house):
-    files = (params.file_of("digits"), params.file_of("budget-paper"))
-    p = params.read(*files, train_size=200, epochs=1, source_epochs=1, models=["resnet18"], seeds=1, digest="")
+    files = (paramfiles.file_of("digits"), paramfiles.file_of("budget-paper"))
+    p = paramfiles.read(*files, train_size=200, epochs=1, source_epochs=1, models=["resnet18"], seeds=1, digest="")
     assert set(grid.ensure(studies.architectures(grid.pin(p)))["status"]) <= {"done", "did not learn"}

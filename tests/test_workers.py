@@ -9,8 +9,11 @@ from contextlib import ExitStack, contextmanager
 import psutil
 import pytest
 
-from lwnb import grid, results, studies, workers
-from lwnb.params import ParamsError, check
+from lwnb.base.errors import ParamsError
+from lwnb.batch import grid, workers
+from lwnb.plan import studies
+from lwnb.plan.params import check
+from lwnb.records import failures, results, tables
 
 
 def numbers(run):
@@ -87,7 +90,7 @@ def test_a_killed_worker_loses_no_run_and_every_record_is_what_one_process_compu
     assert killed and first.wait() == -signal.SIGKILL and second.poll() is None
     assert set(table["status"]) <= {"done", "did not learn"} and len(table) == len(asked)
     assert len(results.every()) == len(asked) and all(record.weights for record in results.every())
-    assert not list((house / "runs").glob("*/*/*.part")) and len(results.origins(asked)) == 1
+    assert not list((house / "runs").glob("*/*/*.part")) and len(tables.origins(asked)) == 1
     far = [numbers(run) for run in asked]
     monkeypatch.setenv("LWNB_HOME", str(tmp_path / "alone"))
     grid.ensure(asked, workers=1)
@@ -105,7 +108,7 @@ def test_a_worker_that_takes_two_tasks_at_once_is_refused_and_one_that_fails_tel
     lost = runs()[0].model_copy(update={"weights": "0123456789ab"})
     table = grid.ensure([lost], scheduler=cluster.address)
     assert table["status"].tolist() == ["failed"] and "0123456789ab has no weights" in table["reason"][0]
-    assert "Traceback" in results.failure(lost)["traceback"]
+    assert "Traceback" in failures.failure(lost)["traceback"]
 
 
 @pytest.mark.slow

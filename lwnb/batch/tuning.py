@@ -1,0 +1,60 @@
+"""Learning rates tuned for each network: a climb on validation, kept in `params/tuned.yaml` with the runs that it met."""
+
+import yaml
+
+from lwnb.base import disk
+from lwnb.plan import tuned
+from lwnb.plan.run import Run
+from lwnb.plan.tuned import FILE
+from lwnb.records import results
+
+HEAD = "# Learning rates by network, chosen on validation among those tried: written by `lwnb tune`. Tried are rates and their runs.\n"
+
+START = 3
+"""So many rates in the middle of a ladder are tried at first."""
+
+
+def wanted(ladder: list[Run]) -> list[Run]:
+    """The runs that a climb needs next: none when the best has a worse one on both sides, or the ladder ends there.
+
+    It begins with the middle three, and goes on to the neighbours of the best. Every run of the ladder that is there
+    counts, whoever asked for it.
+
+    Parameters
+    ----------
+    ladder : runs that differ in nothing but the learning rate, from the lowest to the highest
+    """
+    scores = [_score(run) for run in ladder]
+    first = max(0, (len(ladder) - START) // 2)
+    if todo := [run for run, score in zip(ladder[first:][:START], scores[first:], strict=False) if score is None]:
+        return todo
+    best = max((i for i, score in enumerate(scores) if score), key=scores.__getitem__)
+    return [ladder[i] for i in (best - 1, best + 1) if 0 <= i < len(ladder) and scores[i] is None]
+
+
+def choose(ladder: list[Run]) -> float | None:
+    """At the end of a climb, keep the rate with the highest validation top-1.
+
+    Returns
+    -------
+    The rate; None, and nothing is written, where a run is still wanted or none of them learned
+    """
+    records = [record for record in map(results.find, ladder) if record]
+    # by the loss alone: the test split chooses nothing
+    learned = [record.run for record in records if record.metrics["learned"]]
+    if wanted(ladder) or not learned:
+        return None
+    best = max(learned, key=_score)
+    entry = {"dataset": best.dataset, "model": best.model, "lr": best.lr}
+    entry["tried"] = {record.run.lr: record.run.key for record in records}
+    others = [known for known in tuned.entries() if not tuned.is_of(known, ladder)]
+    ordered = sorted([*others, entry], key=lambda one: (one["dataset"], one["model"], str(one["tried"])))
+    disk.write(FILE, (HEAD + yaml.safe_dump(ordered, sort_keys=False)).encode())
+    return best.lr
+
+
+def _score(run: Run) -> tuple[float, float] | None:
+    """By which a run is better than another; None without a record. One that learned nothing is below all that did."""
+    if not (record := results.find(run)):
+        return None
+    return (record.metrics["val_top1"], -record.metrics["val_loss"]) if record.metrics["learned"] else (-1.0, 0.0)
