@@ -306,6 +306,7 @@ def runs(
     csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
 ) -> None:
     """A table of the runs that are there, in runs/ and results/, and of those that failed."""
+    from lwnb.plan.columns import beside
     from lwnb.records import results, tables
 
     if key:
@@ -329,7 +330,7 @@ def runs(
         "n_test",
         "train_seconds",
     ]
-    frame = frame[[c for c in columns if c in frame]]
+    frame = frame[beside([c for c in columns if c in frame], frame)]
     typer.echo(frame.to_csv(index=False) if csv else frame.to_string(index=False) if len(frame) else "no runs yet")
     for failure in tables.failed():
         typer.echo(f"failed: {failure['run']['dataset']} {failure['run']['model']}: {failure['reason']}", err=True)

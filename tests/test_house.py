@@ -57,7 +57,9 @@ def imports(source: str) -> list[Import]:
             found.extend(Import(alias.name, lazy) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             origin = ".".join(filter(None, ["lwnb" if node.level else "", node.module]))
-            split = origin.split(".")[0] == "lwnb" and origin.count(".") < 2  # from lwnb.plan import params: a module each
+            split = (
+                origin.split(".")[0] == "lwnb" and origin.count(".") < 2
+            )  # from lwnb.plan import params: a module each
             found.extend(Import(f"{origin}.{a.name}" if split else origin, lazy) for a in node.names)
         for child in ast.iter_child_nodes(node):
             visit(child, lazy or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda))

@@ -16,9 +16,12 @@ from papermill import execute_notebook
 
 from lwnb.base.places import CHECKOUT
 from lwnb.plan import paramfiles
+from lwnb.plan.run import Run
+from lwnb.records.results import Record
 
 TINY = (
-    "models=[mobilenet_v3_small, shufflenet_v2_x1_0]", "train_size=240", "test_size=100", "epochs=4", "source=classes", "source_epochs=4",
+    "models=[mobilenet_v3_small, shufflenet_v2_x1_0]", "train_size=240", "test_size=100", "epochs=6",
+    "batch_size=16", "lr=2.0e-3", "source=classes", "source_epochs=4",
     "source_train_size=240", "transfer_sizes=[240]", "transfer_lrs=[2.0e-3]", "policies=[none, crop]", "trials=2",
     "transfer_model=shufflenet_v2_x1_0", "augment_model=shufflenet_v2_x1_0", "hyper_model=shufflenet_v2_x1_0",
 )  # fmt: skip
@@ -75,13 +78,17 @@ def test_every_study_tells_what_is_known_of_the_images(built):
         assert "142 + 36" in (built[0] / "build/html" / study / "digits.html").read_text(), study
 
 
+def record_of(metrics: Path) -> Record:
+    return Record(Run(**json.loads(metrics.with_name("run.json").read_text())), metrics.parent)
+
+
 @pytest.mark.slow
 def test_the_pages_show_the_numbers_of_the_records(built):
     home = built[0]
     page = (home / "build/html/01_architectures/digits.html").read_text()
     keys = set(re.findall(r"\b[0-9a-f]{12}\b", page))
     records = [f for f in (home / "runs/digits").glob("*/*/metrics.json") if f.parent.name in keys]
-    learned = [m for m in (json.loads(f.read_text()) for f in records) if m["learned"]]
+    learned = [record.metrics for record in map(record_of, records) if record.learned]
     assert len(records) == 2 and learned and all(f"{m['top1']:.3f}" in page for m in learned)
 
 

@@ -121,7 +121,7 @@ class Params(BaseModel):
     @classmethod
     def _known(cls, values: dict) -> dict:
         """What a known data set says by itself: its name as the title, and its number of classes."""
-        dataset = values.get("dataset", "digits")
+        dataset = str(values.get("dataset", "digits"))  # of another type it is refused later
         known = {"title": TITLES, "num_classes": CLASSES}
         return values | {name: of[dataset] for name, of in known.items() if not values.get(name) and dataset in of}
 

@@ -1,6 +1,7 @@
 """Sentences that the results carry, and what they cannot say."""
 
 import math
+import re
 from collections.abc import Sequence
 from statistics import fmean
 
@@ -95,9 +96,15 @@ def _classes(records: Sequence[Record]) -> list[str]:
         if unequal(record.guess_top1, record.metrics["num_classes"]):
             names, labels = record.metrics["classes"], record.predictions["labels"]
             few, *_, many = sorted(zip(np.bincount(labels, minlength=len(names)).tolist(), names, strict=True))
-            ends = f"from {few[0]:,} ({few[1]}) to {many[0]:,} ({many[1]}) of {len(labels):,} test images"
+            few, many = (f"{count:,} ({_plain(name)})" for count, name in (few, many))
+            ends = f"from {few} to {many} of {len(labels):,} test images"
             return [f"Classes are unequal, {ends}: top-1 is mostly about the large ones, macro F1 about all alike."]
     return []
+
+
+def _plain(name: str) -> str:
+    """A class's name in Markdown, where none of its signs may mean anything."""
+    return re.sub(r"([^\w\s])", r"\\\1", " ".join(name.split()))
 
 
 def architectures(p: Params, frame: pd.DataFrame, records: Sequence[Record]) -> str:
