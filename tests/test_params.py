@@ -10,7 +10,7 @@ from lwnb.base.errors import ParamsError
 from lwnb.batch import grid
 from lwnb.plan import paramfiles, run
 from lwnb.plan.params import Params, check
-from lwnb.plan.run import Run
+from lwnb.plan.run import FIRST, Run
 
 RUN = {
     "dataset": "digits", "digest": "0" * 64, "image_size": 32, "model": "resnet18", "optimizer": "sgd",
@@ -41,6 +41,15 @@ def test_every_field_enters_the_key(field):
     assert Run(**start | {field: other.get(field, 7)}).key != Run(**start).key
 
 
+def test_a_field_that_came_later_changes_no_key_while_it_stands_at_its_default():
+    class Later(Run):
+        averaging: str = "none"
+
+    assert Later(**RUN).key == Run(**RUN).key
+    assert Later(**RUN, averaging="ema").key != Run(**RUN).key
+    assert set(FIRST) <= set(Run.model_fields)
+
+
 def test_where_things_lie_does_not_enter_the_key():
     elsewhere = run.Source(dataset="digits", data_root="/somewhere/else")
     assert Run(**RUN, source=elsewhere, weights_file="/x.safetensors").key == Run(**RUN).key
@@ -68,6 +77,8 @@ def test_key_is_the_same_in_another_process():
         ({"augment": "flip-crop"}, ["flip-crop", "mirrored digit", "use 'crop'"]),
         ({"dataset": "folder"}, ["data_root", "folder of images"]),
         ({"num_classes": 3}, ["num_classes", "3", "digits", "10"]),
+        ({"recipe": 2}, ["recipe", "2", "1"]),
+        ({"dataset": [1]}, ["dataset", "[1]"]),
         ({"dataset": "cifar10", "mirror_safe": False, "policies": ["flip-crop+mixup"]}, ["mirror_safe is false"]),
     ],
 )  # fmt: skip

@@ -8,7 +8,7 @@ from trees import by_class, folder
 from lwnb import cli
 from lwnb.base.places import CHECKOUT
 from lwnb.batch import refusals
-from lwnb.plan import params, studies, tuned
+from lwnb.plan import facts, paramfiles, params, studies, tuned
 
 PAGES = sorted(f.stem for f in (CHECKOUT / "params").glob("*.yaml") if not f.stem.startswith(("budget", "tuned")))
 
@@ -41,6 +41,12 @@ def test_a_page_asks_for_the_runs_of_the_first_edition(house, monkeypatch, page)
 
 def test_every_page_is_asked_for():
     assert {page.partition(":")[0] for page in ASKED} | {"folder"} == set(PAGES)
+
+
+def test_published_pages_stand_on_a_budget_and_a_recipe_that_do_not_move():
+    for page in [*facts.PUBLISHED, "pretrain-cifar100", "pretrain-tiny-imagenet"]:
+        own = paramfiles.merge([paramfiles.file_of(page)])
+        assert (own["budget"], own["recipe"]) == ("cpu-1", 1)
 
 
 @pytest.mark.parametrize("splits", [("train/", "test/"), ("",)])

@@ -9,6 +9,7 @@ from lwnb.base import errors
 from lwnb.base.errors import ParamsError
 from lwnb.plan.facts import CLASSES, FIVE, STUDIES, TITLES
 from lwnb.plan.run import (
+    RECIPE,
     Batch,
     Count,
     Dataset,
@@ -89,6 +90,7 @@ class Params(BaseModel):
     select: Literal["best", "last"] = "best"
     patience: Count = 0
     precision: Literal["fp32", "bf16"] = "fp32"
+    recipe: Annotated[int, Field(ge=1, le=RECIPE)] = RECIPE
     # transfer
     transfer_model: Model = "mobilenet_v3_small"
     source: str = "classes"

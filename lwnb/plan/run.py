@@ -86,6 +86,15 @@ class Source(BaseModel):
     bad_images: Literal["refuse", "skip"] = "refuse"
 
 
+FIRST = (
+    "dataset", "digest", "train_size", "test_size", "classes", "val_share", "split_seed", "subset_seed", "image_size", "model",
+    "output_stride", "weights", "freeze", "augment", "optimizer", "lr", "weight_decay", "label_smoothing", "schedule",
+    "warmup_epochs", "batch_size", "epochs", "select", "patience", "precision", "seed", "recipe",
+)  # fmt: skip
+"""The fields of a run in the first edition: its canonical form always has them. A field that came later has a default that means
+"as before", and is left out of the form while it has it, so that published keys never change."""
+
+
 class Run(BaseModel):
     """One training. Every field enters the key, except `source` and `weights_file`, which only say where things lie."""
 
@@ -135,8 +144,10 @@ class Run(BaseModel):
 
     @cached_property
     def key(self) -> str:
-        """The first 12 hexadecimal digits of the SHA-256 of the run's fields as canonical JSON."""
-        text = json.dumps(self.model_dump(), sort_keys=True, separators=(",", ":"))
+        """The first 12 hexadecimal digits of the SHA-256 of the run's canonical form as JSON; see `FIRST`."""
+        fields, values = type(self).model_fields, self.model_dump()
+        form = {name: value for name, value in values.items() if name in FIRST or value != fields[name].default}
+        text = json.dumps(form, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @property

@@ -19,7 +19,7 @@ def base(p: Params, seed: int = 0, **changes) -> Run:
     """The run that the parameters describe; seeds vary initialisation, order, augmentation and split together."""
     fields = ("dataset", "digest", "test_size", "val_share", "subset_seed", "image_size", "output_stride")
     fields += ("augment", "optimizer", "lr", "weight_decay", "label_smoothing", "schedule", "warmup_epochs")
-    fields += ("batch_size", "epochs", "select", "patience", "precision", "weights")
+    fields += ("batch_size", "epochs", "select", "patience", "precision", "weights", "recipe")
     values = {name: getattr(p, name) for name in fields}
     values |= {"train_size": p.train_size, "seed": seed, "split_seed": seed, "source": source(p)} | changes
     for size, pool in (("train_size", p.pool_train), ("test_size", p.pool_test)):

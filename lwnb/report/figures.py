@@ -4,6 +4,7 @@ import base64
 import html
 import io
 import re
+from functools import partial
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -280,7 +281,9 @@ def responses(frame: pd.DataFrame, factors: list[str], y: str = "val_top1") -> p
     figure, axes = plt.subplots(1, len(factors), figsize=(2.7 * len(factors), 3), sharey=True, layout="constrained")
     for axis, factor in zip(np.atleast_1d(axes), factors, strict=True):
         numeric = pd.api.types.is_float_dtype(known[factor]) and (known[factor] > 0).all()
-        plot = sns.scatterplot if numeric else sns.stripplot
+        plot = (
+            sns.scatterplot if numeric else partial(sns.stripplot, jitter=False)
+        )  # it would be another figure each time
         data = (
             known
             if numeric
