@@ -81,7 +81,10 @@ def wide(frame: pd.DataFrame, device: str) -> pd.DataFrame:
 
 
 def levelled(values: pd.Series, noise: float) -> pd.Series:
-    """The values, those that lie within the noise of a lower one made equal to it: what cannot be told apart."""
+    """The same values, but equal where measuring cannot tell them apart.
+
+    From the lowest up, each value that is at most `noise` (a share, 0..1) above the lowest of its group takes that one's place.
+    """
     found, low = {}, None
     for key, value in values.sort_values().items():
         low = low if low is not None and value <= low * (1 + noise) else value

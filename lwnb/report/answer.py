@@ -41,9 +41,14 @@ def networks(p: Params, timings: pd.DataFrame, device: str | None = None) -> pd.
 
 
 def short(frame: pd.DataFrame) -> str:
-    """Which networks of `networks` are on the Pareto front of mean top-1 and INT8 file, and of INT8 latency, and what each loses.
+    """The short answer in words: the networks that no other one beats, and how much top-1 each loses to the best.
 
-    Of latencies that lie within the noise of one another the more accurate network is on the front.
+    A network is beaten when another one is as accurate and costs less. That is asked twice: by the size of the INT8 file, and by
+    its latency. Latencies that differ by less than the noise of measuring count as equal, and then the more accurate network wins.
+
+    Parameters
+    ----------
+    frame : the rows of `networks`
     """
     told, beaten, noise = [], set(frame["model"]), frame["noise"].max()
     for column, unit, within in (("int8_mb", "MB", 0), ("int8_ms", "ms", noise)):

@@ -31,12 +31,7 @@ class Setting:
 def fastest() -> Setting:
     """The fastest setting known, with the threads that this process has.
 
-    Measured by `python -m benchmarks.engine` for the five networks at batches of 32 and 128 on two cores of an AMD EPYC
-    (`results/engine.jsonl`, one repeat of most cells, so that 20 % may be chance): nothing was clearly faster.
-    contiguous_format was ahead by 7 and 12 % for ResNet18 in batches of 32, the C library's own allocator by 23 and 12 % for
-    MobileNetV3-Small and EfficientNetV2-S in batches of 128 on two threads; a second try for the former did not repeat it,
-    and one for the latter (194, 200 and 199 images/s against 193, 194 and 187) did not show in whole jobs (175 and 177 s against
-    178, 171 and 176).
+    `python -m benchmarks.engine` compares settings; `results/engine.jsonl` holds what it measured.
     """
     accelerator = torch.accelerator.is_available()
     return Setting(

@@ -11,13 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 FEW = 4
-"""Pixels of a map up to which the short way is taken; with sixteen, SqueezeNet loses what ShuffleNetV2 gains.
+"""Maps of at most this many pixels take the short way. With sixteen, SqueezeNet loses what ShuffleNetV2 gains.
 
-Measured by `python -m benchmarks.smallmaps` on one thread of an Intel Xeon with AVX-512 (other work on the other core), torch 2.14.1,
-32 px, output stride 32: a step of training takes 1.6 times as long without it for MobileNetV3-Small, 1.8 for ResNet18 and
-EfficientNetV2-S, 1.4 for ShuffleNetV2, 1.2 for SqueezeNet 1.1 in batches of 128; 1.7, 1.5, 1.9, 1.4 and 1.2 in batches of 32. On an
-accelerator nothing was measured, and torch's own way is taken.
-"""
+`python -m benchmarks.smallmaps` measures it. On an accelerator nothing was measured, and torch's own way is taken."""
 
 
 def shortcut(net: nn.Module) -> nn.Module:
@@ -77,9 +73,18 @@ def _map(out: Tensor, count: int, size: tuple) -> Tensor:
 
 @cache
 def _taps(size: tuple, kernel: tuple, padding: tuple, stride: tuple) -> tuple[tuple, Tensor | None]:
-    """The height and width of the output, and the tap of the kernel between each of its Q pixels and each of the P of the input (Q, P).
+    """Which weight of the kernel joins an input pixel to an output pixel.
 
-    None instead of taps where some input pixel is out of an output pixel's sight.
+    Parameters
+    ----------
+    size : height and width of the input map, P pixels in all
+    kernel, padding, stride : of the convolution, height and width each
+
+    Returns
+    -------
+    size : height and width of the output map, Q pixels in all
+    taps : (Q, P) int64, the place in the flattened kernel of the weight between output pixel q and input pixel p; None where some
+        output pixel does not reach every input pixel
     """
     ways = []
     for side, length, pad, step in zip(size, kernel, padding, stride, strict=True):
