@@ -50,7 +50,7 @@ def short(frame: pd.DataFrame) -> str:
     ----------
     frame : the rows of `networks`
     """
-    told, beaten, noise = [], set(frame["model"]), frame["noise"].max()
+    told, beaten, noise = [], set(frame.dropna(subset=["top1"])["model"]), frame["noise"].max()
     for column, unit, within in (("int8_mb", "MB", 0), ("int8_ms", "ms", noise)):
         known = frame.dropna(subset=["top1", column]).sort_values(column, ascending=False)
         if len(known) < 2:

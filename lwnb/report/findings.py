@@ -67,7 +67,7 @@ def limits(p: Params, frame: pd.DataFrame, records: Sequence[Record] = ()) -> li
     found = [f"Budget `{p.budget}`, {p.epochs} epochs at {p.image_size} px{made(records)}."]
     if p.seeds == 1:
         found.append("One seed: how much a second training would differ is not known; intervals are over test images.")
-    if p.train_size or p.test_size:
+    if any(0 < size < (pool or math.inf) for size, pool in ((p.train_size, p.pool_train), (p.test_size, p.pool_test))):
         found.append("A subset of the data set, as the counts of images in the table say.")
     if rising := sorted({name(record.run.model) for record in records if not flat(record)}):
         found.append(f"The validation curve was still rising at the last epoch: {', '.join(rising)}.")
