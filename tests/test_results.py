@@ -40,6 +40,20 @@ def test_a_record_comes_back_as_it_was_saved(house):
     assert results.find_key(run.key).run == run and record.weights.read_bytes() == b"weights"
 
 
+def test_a_record_is_found_by_its_key_and_no_other_one_is_opened(house, monkeypatch):
+    run, *others = [save(Run(**RUN | {"seed": seed})).run for seed in range(4)]
+    for other in others:
+        (folders.folder(other) / "run.json").write_text("{")
+    opened, read = [], results.disk.read_json
+    monkeypatch.setattr(results.disk, "read_json", lambda file: opened.append(file) or read(file))
+    assert results.find_key(run.key).run == run
+    assert opened == [folders.folder(run) / "run.json"]
+    folders.folder(run).rename(folders.part(run))
+    for key in (run.key, f"{run.key}.part", "*", "../*", "0" * 12):
+        assert results.find_key(key) is None, key
+    assert len(opened) == 1
+
+
 class Stop(BaseException):
     """A kill, which no `except Exception` catches."""
 

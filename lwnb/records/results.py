@@ -4,6 +4,7 @@ import errno
 import io
 import math
 import os
+import re
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,8 +12,9 @@ from functools import cached_property
 from pathlib import Path
 
 from lwnb.base import disk
+from lwnb.base.errors import ParamsError
 from lwnb.base.places import home, shelves
-from lwnb.plan.run import Run
+from lwnb.plan.run import KEY, Run
 from lwnb.records import failures, folders
 from lwnb.records.folders import CONVERSIONS, FILES, WEIGHTS
 
@@ -132,8 +134,23 @@ def find(run: Run) -> Record | None:
 
 
 def find_key(key: str) -> Record | None:
-    """The record with this key, whatever its data set and network."""
-    return next((record for record in every() if record.run.key == key), None)
+    """The record with this key, whatever its data set and network; its folder's name is all that is looked at."""
+    places = shelves() if re.fullmatch(KEY, key) else []
+    files = (file for place in places for file in place.glob(f"*/*/{key}/metrics.json"))
+    return next((Record(Run(**disk.read_json(file.with_name("run.json"))), file.parent) for file in files), None)
+
+
+def of_key(key: str) -> Record:
+    """The record with a key that a person has named.
+
+    Raises
+    ------
+    ParamsError
+        There is none.
+    """
+    if record := find_key(key):
+        return record
+    raise ParamsError(f"{key}: no run has this key; lwnb runs lists those that are there")
 
 
 def learned(runs: Iterable[Run]) -> list[Record]:
