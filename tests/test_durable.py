@@ -19,7 +19,7 @@ from lwnb.plan.run import Source
 from lwnb.records import folders, results
 
 TINY = {"train_size": 60, "test_size": 50, "epochs": 2, "batch_size": 32, "models": ["squeezenet1_1"], "seeds": 6}
-RECORD = {*folders.FILES, folders.WEIGHTS}
+RECORD = {*folders.FILES, folders.WEIGHTS, folders.SOURCE}
 SAME = ("run.json", "metrics.json", "history.csv", "predictions.npz", folders.WEIGHTS)
 """The files of a record that are the same, however often the run was interrupted."""
 

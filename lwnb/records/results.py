@@ -14,9 +14,9 @@ from pathlib import Path
 from lwnb.base import disk
 from lwnb.base.errors import ParamsError
 from lwnb.base.places import home, shelves
-from lwnb.plan.run import KEY, Run
+from lwnb.plan.run import KEY, Run, Source
 from lwnb.records import failures, folders
-from lwnb.records.folders import CONVERSIONS, FILES, WEIGHTS
+from lwnb.records.folders import CONVERSIONS, FILES, SOURCE, WEIGHTS
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,13 @@ def find_key(key: str) -> Record | None:
     """The record with this key, whatever its data set and network; its folder's name is all that is looked at."""
     places = shelves() if re.fullmatch(KEY, key) else []
     files = (file for place in places for file in place.glob(f"*/*/{key}/metrics.json"))
-    return next((Record(Run(**disk.read_json(file.with_name("run.json"))), file.parent) for file in files), None)
+    return next((_loaded(file.parent) for file in files), None)
+
+
+def _loaded(place: Path) -> Record:
+    """The record in a folder; its run knows where its images lay, if it was trained on this machine."""
+    source = disk.read_json(place / SOURCE) if (place / SOURCE).exists() else None
+    return Record(Run(**disk.read_json(place / "run.json"), source=source and Source(**source)), place)
 
 
 def of_key(key: str) -> Record:
@@ -164,7 +170,7 @@ def every() -> list[Record]:
     for place in reversed(shelves()):
         for file in sorted(place.glob("*/*/*/metrics.json")):
             if not file.parent.name.endswith(".part"):
-                found[file.parent.name] = Record(Run(**disk.read_json(file.parent / "run.json")), file.parent)
+                found[file.parent.name] = _loaded(file.parent)
     return [found[key] for key in sorted(found, key=lambda k: found[k].folder)]
 
 
@@ -189,6 +195,8 @@ def save(run: Run, metrics: dict, history: list[dict], predictions: dict, enviro
         WEIGHTS: weights,
         "metrics.json": disk.json_bytes(metrics),
     }
+    if run.source:
+        files[SOURCE] = disk.json_bytes(run.source.model_dump())
     return store(run, files)
 
 
@@ -210,7 +218,7 @@ def finish(run: Run) -> Record | None:
     if not (aside / "metrics.json").exists():
         return None
     for file in aside.iterdir():  # the checkpoint, and why an earlier try failed
-        if file.name not in (*FILES, WEIGHTS, CONVERSIONS):
+        if file.name not in (*FILES, SOURCE, WEIGHTS, CONVERSIONS):
             file.unlink()
     failures.unwritten.pop(aside, None)
     return Record(run, place(aside, folders.folder(run)))
