@@ -7,9 +7,7 @@ from pathlib import Path
 
 import pytest
 import stubs
-from planted import plant
-from test_params import RUN
-from test_results import save
+from planted import RUN, plant, save
 
 from lwnb import cli
 from lwnb.base import disk, errors

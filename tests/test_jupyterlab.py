@@ -11,7 +11,6 @@ import time
 import urllib.request
 
 import pytest
-from test_devices import two  # noqa: F401 - a fixture
 
 from lwnb.base.places import CHECKOUT
 
@@ -143,7 +142,7 @@ def test_a_notebook_runs_from_top_to_bottom_in_jupyterlab_with_live_progress(ope
 
 
 @pytest.mark.slow
-def test_the_sliders_of_explore_answer_in_jupyterlab(two, opened):  # noqa: F811 - the fixture
+def test_the_sliders_of_explore_answer_in_jupyterlab(two, opened):
     page = opened("explore.ipynb")
     page.get_by_text("2 of 2 fit").wait_for(timeout=60_000)
     size = page.locator(".widget-hslider", has_text="file, MB").locator(".widget-readout")

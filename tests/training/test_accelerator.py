@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from test_train import numbers, tiny
 from torch import nn
+from trained import numbers, tiny
 
 from lwnb.networks import build
 from lwnb.plan.facts import FIVE

@@ -3,7 +3,7 @@ import sys
 import time
 
 import pytest
-from test_params import RUN
+from planted import RUN
 
 from lwnb.batch import progress
 from lwnb.plan.run import Run

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from trained import TINY, numbers, tiny
 
 from lwnb.base import errors
 from lwnb.batch import estimates, grid
@@ -19,31 +20,10 @@ from lwnb.plan.params import check
 from lwnb.records import folders, publishing, results, tables
 from lwnb.training import evaluation, outcome, recipe, settings, train
 
-TINY = {
-    "train_size": 240,
-    "test_size": 100,
-    "epochs": 3,
-    "batch_size": 32,
-    "models": ["shufflenet_v2_x1_0"],
-    "augment": "crop",
-}
-
-
-def tiny(**values):
-    return studies.architectures(grid.pin(check(TINY | values)))[0]
-
 
 @pytest.fixture
 def done(house):
     return train.train(tiny())
-
-
-def numbers(record):
-    return (
-        record.metrics,
-        (record.folder / "history.csv").read_bytes(),
-        (record.folder / "predictions.npz").read_bytes(),
-    )
 
 
 def test_the_same_run_twice_is_the_same_to_the_last_bit(done, tmp_path, monkeypatch):

@@ -3,29 +3,13 @@ import json
 import numpy as np
 import pytest
 import safetensors.numpy
-from test_params import RUN
+from planted import ARRAYS, ENVIRONMENT, HISTORY, METRICS, RUN, save
 
 from lwnb.base.errors import ParamsError
 from lwnb.edge import protocol
 from lwnb.evidence import stats
 from lwnb.plan.run import Run
 from lwnb.records import costs, failures, folders, machine, publishing, results, tables
-
-ENVIRONMENT = {
-    "train_seconds": 2.0, "epoch_seconds": 1.0, "all_epoch_seconds": [1.0, 1.0], "images_per_second": 50.0,
-    "wall_seconds": 3.0, "started": "2026-01-01T00:00:00+00:00", "other_load": 0.0, "commit": "c" * 40,
-    "versions": {"lwnb": "0"}, "machine": machine.machine(), "device": "cpu", "threads": 2,
-}  # fmt: skip
-METRICS = {
-    "learned": True, "top1": 0.5, "guess_top1": 0.1, "n_train": 100, "n_test": 4, "num_classes": 2,
-    "classes": ["a", "b"],
-}  # fmt: skip
-ARRAYS = {"labels": np.array([0, 1]), "top5": np.array([[0, 1], [1, 0]]), "confidence": np.array([0.9, 0.8])}
-HISTORY = [{"epoch": 1, "val_top1": 0.4}, {"epoch": 2, "val_top1": 0.5}]
-
-
-def save(run=None, **metrics):
-    return results.save(run or Run(**RUN), METRICS | metrics, HISTORY, ARRAYS, ENVIRONMENT, b"weights")
 
 
 def test_a_record_comes_back_as_it_was_saved(house):

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from planted import RUN
 
 from lwnb.base import places
 from lwnb.base.errors import ParamsError
@@ -11,11 +12,6 @@ from lwnb.batch import grid
 from lwnb.plan import paramfiles, run
 from lwnb.plan.params import Params, check
 from lwnb.plan.run import FIRST, Run
-
-RUN = {
-    "dataset": "digits", "digest": "0" * 64, "image_size": 32, "model": "resnet18", "optimizer": "sgd",
-    "lr": 0.1, "weight_decay": 5.0e-4, "schedule": "cosine", "batch_size": 64, "epochs": 3,
-}  # fmt: skip
 
 
 def test_key_is_the_hash_of_the_canonical_fields_written_by_hand():

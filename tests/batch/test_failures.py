@@ -9,7 +9,7 @@ import time
 import psutil
 import pytest
 from faults import Child, batch
-from test_train import numbers, tiny
+from trained import numbers, tiny
 from trees import by_class, folder
 
 from lwnb.batch import grid

@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 from planted import plant
-from test_train import tiny
 from torch import nn
+from trained import tiny
 from trees import cifar10, cifar10_files, folder, tiny_imagenet
 
 from lwnb.base import errors

@@ -2,8 +2,7 @@ import subprocess
 import sys
 
 import pytest
-from test_params import RUN
-from test_results import ENVIRONMENT, save
+from planted import ENVIRONMENT, RUN, save
 
 from lwnb.base.errors import ParamsError
 from lwnb.batch import estimates, grid, refusals

@@ -1,7 +1,7 @@
 import json
 
 import torch
-from test_train import numbers, tiny
+from trained import numbers, tiny
 
 from lwnb.base import disk
 from lwnb.records import folders
