@@ -13,6 +13,7 @@ from lwnb.batch import estimates
 from lwnb.batch import workers as pool
 from lwnb.batch.progress import Progress
 from lwnb.data import census
+from lwnb.plan.facts import DATASETS
 from lwnb.plan.params import Params
 from lwnb.plan.run import Run
 from lwnb.records import costs, failures, folders, results, tables
@@ -31,7 +32,7 @@ def pin(p: Params) -> Params:
     DataError
         The images are not there, or have another digest.
     """
-    if p.digest and p.dataset != "folder":
+    if p.digest and not DATASETS[p.dataset].own:
         return p
     from lwnb.data import sets
     from lwnb.plan import studies

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from lwnb.base.errors import ParamsError
 from lwnb.batch import estimates
-from lwnb.plan.facts import FIVE
+from lwnb.plan.facts import DATASETS, FIVE
 from lwnb.plan.run import Run, Source
 from lwnb.records import results
 
@@ -60,7 +60,7 @@ def _check_images(run: Run, is_source: bool) -> None:
     from lwnb.data import archives
 
     try:
-        if run.dataset == "digits" or archives.here(run.source or Source(dataset=run.dataset)):
+        if DATASETS[run.dataset].inside or archives.here(run.source or Source(dataset=run.dataset)):
             from lwnb.data import sets
 
             sets.task(run)

@@ -11,7 +11,7 @@ from lwnb.base import disk
 from lwnb.base.errors import DataError
 from lwnb.base.places import home
 from lwnb.data import files
-from lwnb.plan.facts import KNOWN, TINY_IMAGENET
+from lwnb.plan.facts import DATASETS
 from lwnb.plan.run import Source
 
 TIMEOUT = 60
@@ -19,14 +19,16 @@ TIMEOUT = 60
 
 
 def find(source: Source) -> Path | None:
-    """The archive or folder of a data set, downloaded if `data_root` leaves that open; None for `digits`.
+    """The archive or folder of a data set, downloaded if `data_root` leaves that open.
+
+    None for a data set that is part of an installed package.
 
     Raises
     ------
     DataError
         It is not there, or cannot be downloaded; says where it was looked for and how to get it.
     """
-    if source.dataset == "digits":
+    if DATASETS[source.dataset].inside:
         return None
     return here(source) or _download(source.dataset, _looked(source))
 
@@ -42,12 +44,11 @@ def here(source: Source) -> Path | None:
     for place in _places(source):
         if place.exists():
             return place.resolve()
-    if source.dataset == "folder":
+    if not DATASETS[source.dataset].origin:
         raise DataError(_looked(source) + "Set data_root to a folder, tar or zip of images.")
     if source.data_root:
         raise DataError(
-            _looked(source)
-            + "Correct data_root, or leave it out to download the data set. Without a network, digits works."
+            f"{_looked(source)}Correct data_root, or leave it out to download the data set. {_without_network()}"
         )
     return None
 
@@ -58,18 +59,22 @@ def _looked(source: Source) -> str:
 
 def _places(source: Source) -> list[Path]:
     root = home() / Path(source.data_root or "data").expanduser()
-    if source.dataset == "folder":
+    if DATASETS[source.dataset].own:
         return [root]
-    names = KNOWN[source.dataset]
+    names = DATASETS[source.dataset].files
     itself = source.data_root and (root.is_file() or root.name in names or (root / "train").is_dir())
     return [root] if itself else [root / name for name in names]
+
+
+def _without_network() -> str:
+    return f"Without a network these work: {', '.join(name for name, row in DATASETS.items() if row.inside)}."
 
 
 def _download(dataset: str, looked: str) -> Path:
     """Fetch the published archive into `data/`, by torchvision; it gets its name only when its checksum is right."""
     from torchvision.datasets.utils import download_url
 
-    url, md5 = _origin(dataset)
+    url, md5 = DATASETS[dataset].origin
     target = home() / "data" / url.rsplit("/", 1)[1]
     for torn in target.parent.glob(f"{target.name}.tmp*"):  # a killed download; nobody else is at it: see data.load
         torn.unlink()
@@ -82,18 +87,11 @@ def _download(dataset: str, looked: str) -> Path:
         raise DataError(
             f"{looked}The download of {url} failed, and nothing of it was kept: {error} "
             f"Try again, or put that file (MD5 {md5}) into {target.parent}, or set data_root to a copy that you have. "
-            "Without a network, digits works."
+            f"{_without_network()}"
         ) from error
     finally:
         socket.setdefaulttimeout(before)
     return target.resolve()
-
-
-def _origin(dataset: str) -> tuple[str, str]:
-    from torchvision import datasets
-
-    cifar = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}.get(dataset)
-    return (cifar.url, cifar.tgz_md5) if cifar else TINY_IMAGENET
 
 
 def fingerprint(path: Path) -> str:

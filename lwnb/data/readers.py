@@ -11,9 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
+from lwnb.base import doors
 from lwnb.base.errors import DataError, shown
 from lwnb.data import files, images, layout, splits
 from lwnb.data.files import Files, some
+from lwnb.plan.facts import DATASETS
 from lwnb.plan.run import Source
 
 TEST_SHARE = 0.2
@@ -57,25 +59,14 @@ class Contents:
 
 
 def contents(source: Source, path: Path | None, image_size: int | None = None) -> Contents:
-    """Read a data set from where `archives.find` found it; `image_size` is the size of a `folder`'s images.
+    """Read a data set from where `archives.find` found it; `image_size` is that of images without a size of their own.
 
     Raises
     ------
     DataError
         A layout that is not the expected one, classes without enough images, or images that cannot be read.
     """
-    if source.dataset == "digits":
-        return _digits()
-    if source.dataset == "folder":
-        return _folder(source, path, image_size)
-    if source.dataset == "tiny-imagenet":
-        return _tiny_imagenet(source, path)
-    official = path.name.startswith("cifar-10")
-    contents = _cifar_batches(source.dataset, path) if official else _cifar_files(source, path)
-    expected = int(source.dataset.removeprefix("cifar"))
-    if len(contents.names) != expected:
-        raise DataError(f"{path}: {source.dataset} has {expected} classes, found {len(contents.names)}")
-    return contents
+    return doors.resolve(DATASETS[source.dataset].read)(source, path, image_size)
 
 
 def _hashes(items: Iterable[bytes]) -> np.ndarray:
@@ -89,13 +80,14 @@ def _from_pixels(pixels: np.ndarray, labels: Sequence[int]) -> Part:
     return Part(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)), np.asarray(labels, np.int64), ids, ids)
 
 
-def _digits() -> Contents:
+def digits(source: Source, path: None, image_size: int | None) -> Contents:
+    """Scikit-learn's digits, made RGB, with a test split of our own."""
     from sklearn.datasets import load_digits
 
-    digits = load_digits()
-    grey = np.round(digits.images * 255 / 16).astype(np.uint8)
-    names = tuple(map(str, digits.target_names))
-    return Contents(names, names, *_divided(_from_pixels(np.stack([grey] * 3, axis=-1), digits.target)))
+    found = load_digits()
+    grey = np.round(found.images * 255 / 16).astype(np.uint8)
+    names = tuple(map(str, found.target_names))
+    return Contents(names, names, *_divided(_from_pixels(np.stack([grey] * 3, axis=-1), found.target)))
 
 
 def _divided(whole: Part, groups: np.ndarray | None = None) -> tuple[Part, Part]:
@@ -121,12 +113,22 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> float:
     return a @ b / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-9)
 
 
+def cifar(source: Source, path: Path, image_size: int | None) -> Contents:
+    """CIFAR-10 or CIFAR-100: the published batches, or image files in a folder for each class."""
+    official = path.name.startswith("cifar-10")
+    contents = _cifar_batches(source.dataset, path) if official else _cifar_files(source, path)
+    expected = DATASETS[source.dataset].classes
+    if len(contents.names) != expected:
+        raise DataError(f"{path}: {source.dataset} has {expected} classes, found {len(contents.names)}")
+    return contents
+
+
 def _cifar_batches(dataset: str, path: Path) -> Contents:
     """The published archive or its folder, by torchvision, which checks every file's MD5."""
     from torchvision import datasets
     from torchvision.datasets.utils import extract_archive
 
-    kind = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[dataset]
+    kind = getattr(datasets, dataset.upper())  # CIFAR10 or CIFAR100
     with tempfile.TemporaryDirectory() as aside:
         try:
             if path.is_file():
@@ -141,21 +143,23 @@ def _cifar_batches(dataset: str, path: Path) -> Contents:
 
 
 def _cifar_files(source: Source, path: Path) -> Contents:
-    contents = _folder(source, path, 32, exact=True)
+    contents = _tree(source, path, DATASETS[source.dataset].side, exact=True)
     train, test = (
         _from_pixels(part.images.transpose(0, 2, 3, 1), part.labels) for part in (contents.train, contents.test)
     )
     return Contents(contents.names, contents.classes, train, test, contents.skipped, contents.notes)
 
 
-def _tiny_imagenet(source: Source, path: Path) -> Contents:
+def tiny_imagenet(source: Source, path: Path, image_size: int | None) -> Contents:
+    """Tiny ImageNet in its original layout; its validation images, which have labels, are the test split."""
     with files.opened(path) as found:
         inside = [(name, name.split("/")) for name in found.names]
         train = [(name, parts[1]) for name, parts in inside if parts[0] == "train" and parts[2:3] == ["images"]]
         names = tuple(sorted({name for _, name in train}))
         test = _annotated(found, names, path)
         titles = _titles(_table(found, "words.txt", path), names)
-        return _contents(source, found, names, titles, {"train": train, "test": test}, 64, exact=True)
+        entries, side = {"train": train, "test": test}, DATASETS[source.dataset].side
+        return _contents(source, found, names, titles, entries, side, exact=True)
 
 
 def _table(files: Files, name: str, path: Path) -> list[list[str]]:
@@ -182,9 +186,14 @@ def _titles(words: list[list[str]], names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(title if count[title] == 1 else f"{title} ({name})" for title, name in zip(first, names, strict=True))
 
 
-def _folder(source: Source, path: Path, size: int | None, exact: bool = False) -> Contents:
-    if size is None:
+def folder(source: Source, path: Path, image_size: int | None) -> Contents:
+    """A folder, tar or zip of images, with a folder for each class, brought to one size."""
+    if image_size is None:
         raise DataError("image_size: a folder of images has no size of its own; give one")
+    return _tree(source, path, image_size)
+
+
+def _tree(source: Source, path: Path, size: int, exact: bool = False) -> Contents:
     with files.opened(path) as found:
         seen = layout.read(found, path)
         names = tuple(sorted({name for part in seen.entries.values() for _, name in part}))

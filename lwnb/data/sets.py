@@ -18,6 +18,7 @@ from lwnb.base import disk
 from lwnb.base.places import home
 from lwnb.data import archives, census, readers, splits
 from lwnb.data.archives import DataError
+from lwnb.plan.facts import DATASETS
 from lwnb.plan.run import Run, Source
 
 __all__ = ["DataError", "Dataset", "Split", "Task", "load", "near", "overlap", "task"]
@@ -78,7 +79,7 @@ def load(source: Source, image_size: int | None = None) -> Dataset:
 
     Parameters
     ----------
-    image_size : pixels a side that a `folder`'s images are brought to; the other sets keep their own size
+    image_size : pixels a side that images are brought to whose data set has no size of its own
 
     Raises
     ------
@@ -105,7 +106,8 @@ def load(source: Source, image_size: int | None = None) -> Dataset:
 def task(run: Run) -> Task:
     """What a run sees: its classes, its subset, and the validation split taken out of that.
 
-    `train_size` counts the images of training and validation together; of a `folder`, copies stay on one side.
+    `train_size` counts the images of training and validation together; of the user's own
+    images, copies stay on one side.
 
     Raises
     ------
@@ -117,7 +119,8 @@ def task(run: Run) -> Task:
     first, end = _range(run, len(whole.classes))
     pool, test = (_between(split, first, end) for split in (whole.train, whole.test))
     pool = _subset(pool, run.train_size, run.subset_seed)
-    copies = splits.alike(pool.images.numpy()) if run.dataset == "folder" else None  # published splits stay as they are
+    own = DATASETS[run.dataset].own
+    copies = splits.alike(pool.images.numpy()) if own else None  # published splits stay as they are
     mask = splits.hold_out(pool.labels.numpy(), pool.ids.numpy(), run.val_share, f"val:{run.split_seed}:", copies)
     train, val = pool.take(~mask), pool.take(mask)
     classes = whole.classes[first:end]
@@ -207,7 +210,7 @@ def _lock(source: Source) -> FileLock:
 
 
 def _place(source: Source, path: Path | None, image_size: int | None) -> str:
-    size = image_size if source.dataset == "folder" else None
+    size = None if DATASETS[source.dataset].side else image_size
     return hashlib.sha256(json.dumps([VERSION, source.bad_images, size, str(path)]).encode()).hexdigest()[:16]
 
 

@@ -15,16 +15,13 @@ from lwnb.edge import export, runtimes, to_executorch, to_onnx
 from lwnb.edge.runtimes import file_of
 from lwnb.evidence.deployed import LOSS
 from lwnb.networks import build, preprocessing, states
-from lwnb.plan.facts import FORMATS, SUFFIXES, TERMS, Cell
+from lwnb.plan.facts import DATASETS, FORMATS, SUFFIXES, Cell
 from lwnb.plan.run import Run
 from lwnb.records.results import Record
 from lwnb.training import evaluation
 
 CALIBRATION = 128
 """Training images that the ranges of INT8 activations are taken from."""
-
-SIDES = {"digits": 8, "cifar10": 32, "cifar100": 32, "tiny-imagenet": 64}
-"""Pixels a side of the images of data sets with a size of their own; a folder's are read at a run's `image_size`."""
 
 INPUT = (
     "images, N x 3 x image_size x image_size, float32, RGB. From an image file, as in training: turned as its EXIF "
@@ -121,7 +118,7 @@ def sizes(run: Run) -> list[int]:
 
     A photograph is first made as small as the images that the network has learned from, and then enlarged as they were.
     """
-    return list(dict.fromkeys([SIDES.get(run.dataset, run.image_size), run.image_size]))
+    return list(dict.fromkeys([DATASETS[run.dataset].side or run.image_size, run.image_size]))
 
 
 def about(record: Record) -> dict[str, str]:
@@ -137,7 +134,7 @@ def about(record: Record) -> dict[str, str]:
         "output": "logits, N x classes",
         "model": run.model,
         "dataset": run.dataset,
-        "data_terms": TERMS[run.dataset],
+        "data_terms": DATASETS[run.dataset].terms,
         "run": run.key,
     }
 

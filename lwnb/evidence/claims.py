@@ -15,7 +15,7 @@ from lwnb.evidence import rules
 from lwnb.evidence.arms import Evidence, describe
 from lwnb.plan import studies
 from lwnb.plan.columns import label
-from lwnb.plan.facts import FIVE, TITLES
+from lwnb.plan.facts import DATASETS, FIVE, POLICIES
 from lwnb.plan.params import Params
 from lwnb.plan.run import Dataset
 from lwnb.records import results, tables
@@ -27,7 +27,7 @@ VERDICTS = {True: HOLDS, False: FAILS, None: OPEN}
 
 
 def _sets(datasets: Sequence[str]) -> str:
-    return " or ".join(TITLES[dataset] for dataset in datasets)
+    return " or ".join(DATASETS[dataset].title for dataset in datasets)
 
 
 class Claim(BaseModel):
@@ -139,14 +139,18 @@ def evidence(p: Params, *more: pd.DataFrame) -> dict[str, Evidence]:
         runs = runs_of(p)
         frame = tables.of_runs(runs)
         parts = frame["augment"].str.split("+")
-        mixed = [next((part for part in policy if part in ("mixup", "cutmix")), "none") for policy in parts]
-        rest = ["+".join(part for part in policy if part not in ("mixup", "cutmix")) or "none" for policy in parts]
+        mixed = [next((part for part in policy if _mixes(part)), "none") for policy in parts]
+        rest = ["+".join(part for part in policy if not _mixes(part)) or "none" for policy in parts]
         frame = frame.assign(mixing=mixed, base=rest)
         for table in more:
             frame = frame.merge(table, on="key", how="left")
         records = {record.run.key: record for record in results.learned(runs)}
         found[study] = Evidence(frame, records, known)
     return found
+
+
+def _mixes(policy: str) -> bool:
+    return POLICIES[policy].stage == "mixing"
 
 
 def judge(claims: Sequence[Claim], pages: dict[str, Params], found: dict[str, dict[str, Evidence]]) -> list[Verdict]:
@@ -174,7 +178,7 @@ def _foreign(claim: Claim, p: Params) -> list[str]:
     """Why a page's data or weights are not those that the claim is about."""
     reasons = []
     if claim.datasets and p.dataset not in claim.datasets:
-        reasons.append(f"the rule asks for {_sets(claim.datasets)}, and this is {TITLES[p.dataset]}")
+        reasons.append(f"the rule asks for {_sets(claim.datasets)}, and this is {DATASETS[p.dataset].title}")
     if claim.pretrained and p.source != claim.pretrained:
         reasons.append(f"the weights come from `{p.source}`, a substitute for ImageNet")
     return reasons

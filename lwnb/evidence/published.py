@@ -11,7 +11,7 @@ from lwnb.base.places import CHECKOUT
 from lwnb.evidence.arms import Evidence
 from lwnb.evidence.compare import summary
 from lwnb.plan.columns import COLUMNS, number
-from lwnb.plan.facts import ALL
+from lwnb.plan.facts import DATASETS
 from lwnb.plan.params import Params
 from lwnb.plan.run import Dataset
 
@@ -101,7 +101,7 @@ def _unlike(figure: Figure, own: pd.Series, p: Params) -> list[str]:
         found.append(f"epochs {_said(figure.epochs)}, here {own.epochs:.0f}")
     if figure.stem != "as published" or p.output_stride != 32:
         found.append(f"{figure.stem}, here output stride {p.output_stride}")
-    train, test = ALL[figure.dataset]
+    train, test = DATASETS[figure.dataset].whole
     if own.n_train + own.n_val < train:
         found.append(f"{train:,} training images, here {own.n_train + own.n_val:,.0f}")
     return [*found, f"{test:,} test images, here {own.n_test:,.0f}"] if own.n_test < test else found

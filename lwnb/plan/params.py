@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from lwnb.base import errors
 from lwnb.base.errors import ParamsError
-from lwnb.plan.facts import CLASSES, FIVE, STUDIES, TITLES
+from lwnb.plan.facts import DATASETS, FIVE, STUDIES
 from lwnb.plan.run import (
     RECIPE,
     Batch,
@@ -23,6 +23,7 @@ from lwnb.plan.run import (
     Runtime,
     Schedule,
     Stride,
+    why_unmirrored,
 )
 
 UNUSABLE = re.compile(r"[<>`$*|\\{}\[\]]|\b_|_\b|(?<!\S)#")
@@ -123,27 +124,28 @@ class Params(BaseModel):
     @classmethod
     def _known(cls, values: dict) -> dict:
         """What a known data set says by itself: its name as the title, and its number of classes."""
-        dataset = str(values.get("dataset", "digits"))  # of another type it is refused later
-        known = {"title": TITLES, "num_classes": CLASSES}
-        return values | {name: of[dataset] for name, of in known.items() if not values.get(name) and dataset in of}
+        dataset = str(values.get("dataset", cls.model_fields["dataset"].default))
+        if not (row := DATASETS.get(dataset)):
+            return values  # refused later
+        known = {"title": row.title, "num_classes": row.classes}
+        return values | {name: value for name, value in known.items() if not values.get(name)}
 
     @model_validator(mode="after")
     def _consistent(self):
-        classes = CLASSES.get(self.dataset, self.num_classes)
-        if self.num_classes != classes:
+        row = DATASETS[self.dataset]
+        if self.num_classes != (classes := row.classes or self.num_classes):
             raise ValueError(
                 f"num_classes: {self.num_classes} is not possible: {self.dataset} has {classes} classes; leave it out"
             )
         for policy in [self.augment, *self.policies]:
-            if "flip" in policy and (self.dataset == "digits" or not self.mirror_safe):
-                why = "a mirrored digit is no digit" if self.dataset == "digits" else "mirror_safe is false"
-                raise ValueError(f"augment: {policy!r} mirrors images, and {why}: use 'crop' instead of 'flip-crop'")
+            if why := why_unmirrored(self.dataset, policy, self.mirror_safe):
+                raise ValueError(why)
         if self.source == self.dataset:
             raise ValueError(
                 f"source: {self.source!r} is the page's own data set: name another one, or 'classes' for its other classes"
             )
-        if self.dataset == "folder" and not self.data_root:
-            raise ValueError("data_root: dataset 'folder' needs the folder of images; set data_root to its path")
+        if row.own and not self.data_root:
+            raise ValueError(f"data_root: dataset {self.dataset!r} needs a folder of images; set data_root to its path")
         return self
 
 

@@ -4,12 +4,12 @@ import hashlib
 import json
 import re
 from functools import cached_property
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from lwnb.base import errors
-from lwnb.plan.facts import FIVE, POLICIES
+from lwnb.base import doors, errors
+from lwnb.plan.facts import DATASETS, FIVE, POLICIES
 
 RECIPE = 1
 """Version of the training recipe. Raise it when the same run would give other numbers for another reason than the order of
@@ -33,13 +33,41 @@ def _model(name: str) -> str:
     return name
 
 
-def _policy(name: str) -> str:
-    parts = name.split("+")
-    if len(set(parts)) < len(parts) or {"mixup", "cutmix"} <= set(parts):
-        raise ValueError("each part may stand once, and only one of mixup and cutmix")
-    for part in parts:
-        if part not in POLICIES:
-            raise ValueError(f"allowed are {', '.join(POLICIES)}, joined by '+'{errors.nearest(part, POLICIES)}")
+def policies(augment: str) -> list[str]:
+    """The names of the augmentation policies that one such as "crop+mixup" joins.
+
+    Raises
+    ------
+    ValueError
+        A name that no policy has or that stands twice, or two policies that mix images.
+    """
+    names = augment.split("+")
+    for name in names:
+        if name not in POLICIES:
+            raise ValueError(f"there is no policy {name!r}; joined by '+', {doors.allowed(name, POLICIES)}")
+    mixing = [name for name, policy in POLICIES.items() if policy.stage == "mixing"]
+    if len(set(names)) < len(names) or len(set(names) & set(mixing)) > 1:
+        raise ValueError(f"each policy may stand once, and only one of {', '.join(mixing)}")
+    return names
+
+
+def _policy(augment: str) -> str:
+    policies(augment)
+    return augment
+
+
+def why_unmirrored(dataset: str, augment: str, mirror_safe: bool = True) -> str:
+    """Why a policy cannot be used on a data set's images: it mirrors them, and they would lose their label; else ''."""
+    mirrors = any(POLICIES[name].mirrors for name in policies(augment))
+    why = DATASETS[dataset].unmirrored or ("" if mirror_safe else "mirror_safe is false")
+    if not (mirrors and why):
+        return ""
+    return f"augment: {augment!r} mirrors images, and {why}: use policies that do not, such as 'crop'"
+
+
+def _dataset(name: str) -> str:
+    if name not in DATASETS:
+        raise ValueError(doors.allowed(name, DATASETS))
     return name
 
 
@@ -59,8 +87,7 @@ Model = Annotated[str, AfterValidator(_model)]
 Weights = Annotated[str, AfterValidator(_weights)]
 Policy = Annotated[str, AfterValidator(_policy)]
 Classes = Annotated[str, AfterValidator(_classes)]
-Dataset = Literal["digits", "cifar10", "cifar100", "tiny-imagenet", "folder"]
-DATASETS = get_args(Dataset)
+Dataset = Annotated[str, AfterValidator(_dataset)]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0, le=10)]
@@ -133,11 +160,8 @@ class Run(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self):
-        mirrored = {"flip-crop"} & set(self.augment.split("+"))
-        if self.dataset == "digits" and mirrored:
-            raise ValueError(
-                f"augment: {self.augment!r} mirrors images, and a mirrored digit is no digit: use 'crop' instead of 'flip-crop'"
-            )
+        if why := why_unmirrored(self.dataset, self.augment):
+            raise ValueError(why)
         if self.freeze and self.weights == "none":
             raise ValueError("freeze: a frozen backbone needs weights to start from, and weights is 'none'")
         return self

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from lwnb.base.errors import ParamsError, nearest
 from lwnb.plan import facts
+from lwnb.plan.facts import DATASETS
 from lwnb.plan.paramfiles import files_of, read
 from lwnb.plan.params import Params
-from lwnb.plan.run import DATASETS, KEY, Run, Source
+from lwnb.plan.run import KEY, Run, Source
 from lwnb.plan.tuned import chosen
 
 
@@ -103,8 +104,9 @@ def _origin(p: Params) -> tuple[list[Run], dict, dict]:
         run = base(p, p.first_seed, classes=f"0:{half}", weights="none", **recipe)
         return [run], {"weights": run.key}, {"classes": f"{half}:{p.num_classes}"}
     if p.source in DATASETS:
-        # digits and a folder download nothing: without the source's images, its weights alone are used
-        root = "data" if p.dataset == "folder" else p.data_root or ("data" if p.dataset == "digits" else None)
+        target = DATASETS[p.dataset]
+        # a page that downloads nothing itself downloads no source either: without its images, its weights alone are used
+        root = (None if target.own else p.data_root) or (None if target.origin else "data")
         run = pretraining(p.source, p.transfer_model, root)
         return [run], {"weights": run.key}, {}
     if p.source.endswith(".safetensors"):

@@ -13,7 +13,7 @@ from lwnb.evidence import compare, stats
 from lwnb.evidence.claims import Verdict
 from lwnb.evidence.compare import Difference, best, by_model, common_seeds, difference, flat
 from lwnb.plan.columns import guessed, unequal
-from lwnb.plan.facts import FIVE, name
+from lwnb.plan.facts import DATASETS, FIVE, name
 from lwnb.plan.params import Params
 from lwnb.plan.run import Run
 from lwnb.plan.studies import ladder
@@ -71,7 +71,7 @@ def limits(p: Params, frame: pd.DataFrame, records: Sequence[Record] = ()) -> li
         found.append("A subset of the data set, as the counts of images in the table say.")
     if rising := sorted({name(record.run.model) for record in records if not flat(record)}):
         found.append(f"The validation curve was still rising at the last epoch: {', '.join(rising)}.")
-    found += _classes(records)
+    found += _classes(records) + _seen(records)
     done = frame[frame["status"] == "done"]
     if len(weak := done[done["train_top1"] < FITTED]):
         found.append(
@@ -100,6 +100,17 @@ def _classes(records: Sequence[Record]) -> list[str]:
             ends = f"from {few} to {many} of {len(labels):,} test images"
             return [f"Classes are unequal, {ends}: top-1 is mostly about the large ones, macro F1 about all alike."]
     return []
+
+
+def _seen(records: Sequence[Record]) -> list[str]:
+    """A sentence on runs that start from weights which have seen their data set or its classes; none without any."""
+    found = dict.fromkeys((record.run.weights, DATASETS[record.run.dataset]) for record in records)
+    return [
+        f"Weights from `{weights}` have seen the images or the classes of {row.title}: the top-1 of runs that start from "
+        "them says little about new classes."
+        for weights, row in found
+        if weights in row.seen_by
+    ]
 
 
 def _plain(name: str) -> str:

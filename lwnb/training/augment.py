@@ -1,14 +1,16 @@
 """Augmentation of whole uint8 batches, by name; every image has its own draw from the given generator."""
 
-from functools import cache, partial
+from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot, pad
 
-from lwnb.base.errors import nearest
+from lwnb.base.doors import resolve
 from lwnb.networks import preprocessing
-from lwnb.training import policies
+from lwnb.plan.facts import POLICIES
+from lwnb.plan.run import policies
 
 
 def augment(
@@ -20,7 +22,7 @@ def augment(
 
     Parameters
     ----------
-    policy : names of `params.POLICIES`, joined by "+", each once, and at most one of mixup and cutmix
+    policy : names of `lwnb.plan.facts.POLICIES`, joined by "+", each once, and at most one of mixup and cutmix
     images : (N, 3, S, S) uint8
     labels : (N,) int64
     num_classes : K
@@ -36,7 +38,7 @@ def augment(
     ValueError
         The policy is unknown, named twice, or mixes twice.
     """
-    pixels, erasing, mixing = _stages(policy)
+    pixels, erasing, mixing = (_changes(policy, stage) for stage in ("pixels", "erasing", "mixing"))
     with torch.autocast(images.device.type, enabled=False):  # in bf16 the coordinates of a rotation would be wrong
         for change in pixels:
             images = change(images, generator)
@@ -50,37 +52,28 @@ def augment(
 
 
 @cache
-def _stages(policy: str) -> list[list]:
-    names = policy.split("+")
-    for name in names:
-        if not any(name in stage for stage in STAGES):
-            known = [known for stage in STAGES for known in stage]
-            raise ValueError(
-                f"augment: {policy!r} is not possible: there is no policy {name!r}; "
-                f"allowed are {', '.join(known)}, joined by '+'{nearest(name, known)}"
-            )
-    stages = [[stage[name] for name in names if name in stage] for stage in STAGES]
-    if len(set(names)) < len(names) or len(stages[-1]) > 1:
-        raise ValueError(
-            f"augment: {policy!r} is not possible: each policy at most once, and only one of {', '.join(STAGES[-1])}"
-        )
-    return stages
+def _changes(policy: str, stage: str) -> list[Callable]:
+    """The functions of those parts of a policy that belong to a stage, in the order given."""
+    rows = [POLICIES[name] for name in policies(policy)]
+    return [resolve(row.work) for row in rows if row.stage == stage]
 
 
 # Pixel policies: (N, 3, S, S) uint8 and a generator to the same shape and type.
 
 
-def _unchanged(images: Tensor, generator: torch.Generator) -> Tensor:
+def unchanged(images: Tensor, generator: torch.Generator) -> Tensor:
+    """No augmentation."""
     return images
 
 
-def _crop(images: Tensor, generator: torch.Generator) -> Tensor:
+def crop(images: Tensor, generator: torch.Generator) -> Tensor:
     """Shift by up to an eighth of the side, zeros outside: 4 pixels of 32 in He et al. 2016, section 4.2."""
     margin = images.shape[-1] // 8
     return windows(images, *_randint(2 * margin + 1, (2, len(images)), generator))
 
 
-def _flip_crop(images: Tensor, generator: torch.Generator) -> Tensor:
+def flip_crop(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Mirror half of the images, and shift all as `crop` does."""
     margin = images.shape[-1] // 8
     mirrored = _randint(2, (len(images),), generator)
     return windows(images, *_randint(2 * margin + 1, (2, len(images)), generator), mirrored)
@@ -113,7 +106,7 @@ def windows(images: Tensor, top: Tensor, left: Tensor, mirrored: Tensor | None =
 # Erasing: normalised images and a generator to the same.
 
 
-def _random_erasing(images: Tensor, generator: torch.Generator) -> Tensor:
+def random_erasing(images: Tensor, generator: torch.Generator) -> Tensor:
     """Set a rectangle to the mean colour in half of the images (Zhong et al. 2020; torchvision's default numbers)."""
     return images.masked_fill_(erased(len(images), images.shape[-1], generator), 0)
 
@@ -140,14 +133,14 @@ def erased(number: int, size: int, generator: torch.Generator, tries: int = 10) 
 # the share is drawn for each image. Beta(1, 1), the share's distribution, is uniform.
 
 
-def _mixup(images: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def mixup(images: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Blend two images (Zhang et al. 2018, section 3.2: alpha is 1 on CIFAR)."""
     partner = _permutation(len(images), generator)
     share = _rand((len(images), 1, 1, 1), generator)
     return torch.lerp(images[partner], images, share), torch.lerp(targets[partner], targets, share[:, :, 0, 0])
 
 
-def _cutmix(images: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def cutmix(images: Tensor, targets: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Paste a rectangle of another image (Yun et al. 2019, alpha 1); labels count by pixels."""
     partner = _permutation(len(images), generator)
     box = pasted(len(images), images.shape[-1], generator)
@@ -180,11 +173,3 @@ def _randint(high: int, shape: tuple[int, ...], generator: torch.Generator) -> T
 
 def _permutation(number: int, generator: torch.Generator) -> Tensor:
     return torch.randperm(number, generator=generator, device=generator.device)
-
-
-STAGES = (
-    {"none": _unchanged, "crop": _crop, "flip-crop": _flip_crop}
-    | {name: partial(policies.transform, name) for name in ("autoaugment", "randaugment", "trivialaugment")},
-    {"random-erasing": _random_erasing},
-    {"mixup": _mixup, "cutmix": _cutmix},
-)

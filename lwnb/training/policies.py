@@ -1,7 +1,7 @@
 """AutoAugment, RandAugment and TrivialAugment on whole uint8 batches, each image with its own draw."""
 
 import math
-from functools import cache
+from functools import cache, partial
 from itertools import product
 
 import torch
@@ -66,6 +66,11 @@ def transform(policy: str, images: Tensor, generator: torch.Generator) -> Tensor
         code = codes[chain, step] * applied[:, step]  # 0 is Identity
         images = _apply(images, code, arguments[chain, step])
     return images
+
+
+autoaugment = partial(transform, "autoaugment")
+randaugment = partial(transform, "randaugment")
+trivialaugment = partial(transform, "trivialaugment")
 
 
 def _apply(images: Tensor, codes: Tensor, arguments: Tensor) -> Tensor:

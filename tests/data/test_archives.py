@@ -49,11 +49,11 @@ def test_the_default_place_is_data_in_the_home(house):
 @pytest.mark.parametrize("dataset", ["cifar10", "cifar100", "tiny-imagenet"])
 def test_a_data_root_without_the_data_set_is_an_error_and_no_reason_to_download(house, monkeypatch, dataset):
     monkeypatch.setattr(archives, "_download", lambda *_: pytest.fail("downloaded all the same"))
-    folder(house / "data", {name: b"" for name in facts.KNOWN[dataset]})  # nor is it searched for elsewhere
+    folder(house / "data", {name: b"" for name in facts.DATASETS[dataset].files})  # nor is it searched for elsewhere
     (house / "empty").mkdir()
     with pytest.raises(DataError) as caught:
         archives.find(Source(dataset=dataset, data_root=str(house / "empty")))
-    for name in facts.KNOWN[dataset]:
+    for name in facts.DATASETS[dataset].files:
         assert str(house / "empty" / name) in str(caught.value)
     assert "data_root" in str(caught.value)
     assert "digits" in str(caught.value)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -65,7 +66,7 @@ def tiny(house, server, monkeypatch):
     server.content = archive.read_bytes()
     archive.unlink()
     origin = (f"{server.address}/tiny-imagenet-200.zip", hashlib.md5(server.content).hexdigest())
-    monkeypatch.setattr(facts, "TINY_IMAGENET", origin)
+    monkeypatch.setitem(facts.DATASETS, "tiny-imagenet", replace(facts.DATASETS["tiny-imagenet"], origin=origin))
     return server
 
 
@@ -78,8 +79,8 @@ def cifar(house, server, monkeypatch):
     server.content = tar(house / "served.tar.gz", tree).read_bytes()
     (house / "served.tar.gz").unlink()
     md5 = {name.split("/")[1]: hashlib.md5(content).hexdigest() for name, content in tree.items()}
-    monkeypatch.setattr(CIFAR10, "url", f"{server.address}/cifar-10-python.tar.gz")
-    monkeypatch.setattr(CIFAR10, "tgz_md5", hashlib.md5(server.content).hexdigest())
+    origin = (f"{server.address}/cifar-10-python.tar.gz", hashlib.md5(server.content).hexdigest())
+    monkeypatch.setitem(facts.DATASETS, "cifar10", replace(facts.DATASETS["cifar10"], origin=origin))
     monkeypatch.setattr(CIFAR10, "train_list", [(f"data_batch_{n}", md5[f"data_batch_{n}"]) for n in range(1, 6)])
     monkeypatch.setattr(CIFAR10, "test_list", [("test_batch", md5["test_batch"])])
     monkeypatch.setattr(CIFAR10, "meta", CIFAR10.meta | {"md5": md5["batches.meta"]})
@@ -119,10 +120,13 @@ def test_a_stalled_download_is_given_up(tiny, monkeypatch):
 def test_a_killed_download_is_not_taken_for_whole(house, tiny):
     tiny.fault = "stalls"
     code = (
-        "import sys; from lwnb.data import archives; from lwnb.plan import facts; from lwnb.plan.run import Source; "
-        "facts.TINY_IMAGENET = tuple(sys.argv[1:]); archives.find(Source(dataset='tiny-imagenet'))"
+        "import sys; from dataclasses import replace; from lwnb.data import archives; "
+        "from lwnb.plan.facts import DATASETS; from lwnb.plan.run import Source; name = 'tiny-imagenet'; "
+        "DATASETS[name] = replace(DATASETS[name], origin=sys.argv[1:]); archives.find(Source(dataset=name))"
     )
-    child = subprocess.Popen([sys.executable, "-c", code, *facts.TINY_IMAGENET], env=os.environ, stderr=-3)
+    child = subprocess.Popen(
+        [sys.executable, "-c", code, *facts.DATASETS["tiny-imagenet"].origin], env=os.environ, stderr=-3
+    )
     try:
         deadline = time.monotonic() + 60
         while not list(house.glob("data/*.zip.tmp*")) and time.monotonic() < deadline:
@@ -145,6 +149,6 @@ def test_without_a_network_the_message_says_what_to_do(request, house, dataset):
     said = str(caught.value)
     assert said.startswith(f"{dataset}: not found")
     assert "Connection refused" in said
-    assert all(str(house / "data" / name) in said for name in facts.KNOWN[dataset])
+    assert all(str(house / "data" / name) in said for name in facts.DATASETS[dataset].files)
     assert all(word in said for word in (server.address, "MD5", "data_root", "digits"))
     assert len(sets.load(Source(dataset="digits")).classes) == 10

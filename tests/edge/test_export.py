@@ -24,8 +24,9 @@ from lwnb.edge import convert, export, runtimes, to_executorch, to_onnx
 from lwnb.evidence import deployed
 from lwnb.networks import build, preprocessing
 from lwnb.plan import facts, studies
+from lwnb.plan.facts import DATASETS
 from lwnb.plan.params import check
-from lwnb.plan.run import DATASETS, Source
+from lwnb.plan.run import Source
 from lwnb.records import costs, folders, publishing, results
 from lwnb.training import train
 
@@ -220,15 +221,15 @@ def test_the_readme_s_lines_make_of_an_image_file_what_training_makes(house, mon
 
 
 def test_the_sides_of_data_sets_are_those_of_their_images(house):
-    assert sets.load(Source(dataset="digits")).train.images.shape[-1] == convert.SIDES["digits"]
+    assert sets.load(Source(dataset="digits")).train.images.shape[-1] == DATASETS["digits"].side
     tree = folder(house / "tiny", tiny_imagenet())
     assert (
         sets.load(Source(dataset="tiny-imagenet", data_root=str(tree))).test.images.shape[-1]
-        == convert.SIDES["tiny-imagenet"]
+        == DATASETS["tiny-imagenet"].side
     )
     tree = folder(house / "cifar10", cifar10_files(cifar10(train=2, test=1)))
-    assert sets.load(Source(dataset="cifar10", data_root=str(tree))).test.images.shape[-1] == convert.SIDES["cifar10"]
-    assert set(convert.SIDES) == set(DATASETS) - {"folder"}
+    assert sets.load(Source(dataset="cifar10", data_root=str(tree))).test.images.shape[-1] == DATASETS["cifar10"].side
+    assert {name for name, row in DATASETS.items() if not row.side} == {"folder"}
 
 
 @pytest.mark.slow
