@@ -1,13 +1,69 @@
-"""The evidence for a claim: the runs of each side of a comparison, and why they may be too weak to decide."""
+"""A claim, and the evidence for it: the runs of each side of a comparison, and why they may be too weak to decide."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from lwnb.evidence.compare import SETTING, best, flat, summary
+from lwnb.plan import studies
 from lwnb.plan.columns import label
-from lwnb.plan.facts import name
+from lwnb.plan.facts import DATASETS, FIVE, name
+from lwnb.plan.run import Dataset
 from lwnb.records.results import Record
+
+Rule = Literal["better", "sooner", "widest", "lowest", "swapped", "balance"]
+
+
+class Claim(BaseModel):
+    """A statement of a source, and the rule that decides it.
+
+    `group` and each of `rivals` name rows of the table of the `study`, by column and value; `others` are the other
+    networks of the five. Where a side has several settings, validation chooses. `largest` keeps the rows with the
+    highest value of a column, `same` those whose value both sides have. `margin` is a difference of top-1, a share of a
+    cost, or a factor. Least evidence: `seeds`; `tuned`, learning rates that lie inside those tried; `pretrained`, the
+    source of the weights; `datasets` (none: any).
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    id: str
+    statement: str
+    source: str
+    study: str
+    rule: Rule
+    group: dict[str, Any]
+    rivals: list[dict[str, Any]] = Field(min_length=1)
+    column: str = "top1"
+    also: list[str] = []
+    baseline: str = "macs"
+    largest: str | None = None
+    same: str | None = None
+    weights: dict[str, float] = {}
+    margin: float = 0.0
+    seeds: int = Field(1, ge=1)
+    tuned: bool = False
+    pretrained: Literal["imagenet"] | None = None
+    datasets: list[Dataset] = []
+    against: list[Dataset] = []
+    limit: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _others(cls, values: dict) -> dict:
+        if values.get("rivals") == "others":
+            own = values.get("group", {}).get("model")
+            return values | {"rivals": [{"model": model} for model in FIVE if model != own]}
+        return values
+
+    @field_validator("study")
+    @classmethod
+    def _known(cls, study: str) -> str:
+        if study not in studies.STUDIES:
+            raise ValueError(f"allowed are {', '.join(studies.STUDIES)}")
+        return study
 
 
 @dataclass(frozen=True)
@@ -33,6 +89,11 @@ class Arm:
     tried: int = 0
 
 
+def sets_of(datasets: Sequence[str]) -> str:
+    """Data sets in words."""
+    return " or ".join(DATASETS[dataset].title for dataset in datasets)
+
+
 def describe(condition: dict) -> str:
     """A side of a comparison in words: `{"model": "resnet18"}` is ResNet18."""
     said = []
@@ -42,7 +103,7 @@ def describe(condition: dict) -> str:
     return ", ".join(said)
 
 
-def arm(claim, evidence: Evidence, condition: dict) -> Arm:
+def arm(claim: Claim, evidence: Evidence, condition: dict) -> Arm:
     """The runs of one side: of the settings tried, the one that validation prefers; and what makes them too weak."""
     frame = evidence.frame
     if claim.largest and len(frame):
@@ -103,7 +164,7 @@ def _untuned(row, rows: pd.DataFrame, evidence: Evidence, study: str) -> list[st
     return ["validation prefers another learning rate ({})"] if means.idxmax() != row.lr else []
 
 
-def sides(claim, evidence: Evidence) -> tuple[Arm, list[Arm]]:
+def sides(claim: Claim, evidence: Evidence) -> tuple[Arm, list[Arm]]:
     """The group of a claim and its rivals."""
     return arm(claim, evidence, claim.group), [arm(claim, evidence, rival) for rival in claim.rivals]
 

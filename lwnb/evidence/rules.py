@@ -7,7 +7,7 @@ import pandas as pd
 from scipy.stats import kendalltau, ttest_ind
 
 from lwnb.evidence import stats
-from lwnb.evidence.arms import Evidence, keys_of, sides, weaknesses
+from lwnb.evidence.arms import Claim, Evidence, keys_of, sides, weaknesses
 from lwnb.evidence.compare import common_seeds, difference, resampled
 from lwnb.plan.columns import COLUMNS, Column, label, number
 from lwnb.plan.facts import name
@@ -27,7 +27,7 @@ class Finding:
     keys: list[str] = field(default_factory=list)
 
 
-def better(claim, evidence: Evidence) -> Finding:
+def better(claim: Claim, evidence: Evidence) -> Finding:
     """Top-1 of the group minus each rival, beyond a margin with both intervals, over images and over seeds.
 
     With several rivals the level of each interval is raised to 1 - 0.05 / rivals (Bonferroni).
@@ -63,7 +63,7 @@ def _epochs_to(record: Record, target: float) -> int:
     return int(np.argmax(curve >= target)) + 1 if (curve >= target).any() else len(curve) + 1
 
 
-def sooner(claim, evidence: Evidence) -> Finding:
+def sooner(claim: Claim, evidence: Evidence) -> Finding:
     """How many times fewer epochs the group needs to the best validation top-1 of its rival, seed by seed."""
     group, (rival,) = sides(claim, evidence)
     others = {record.run.seed: record for record in rival.records}
@@ -86,7 +86,7 @@ def sooner(claim, evidence: Evidence) -> Finding:
     return Finding(holds, numbers, reasons, keys_of(group, rival))
 
 
-def widest(claim, evidence: dict[str, Evidence]) -> Finding:
+def widest(claim: Claim, evidence: dict[str, Evidence]) -> Finding:
     """The gain of the group over its rival on one data set against that on others, by Welch's t over seeds.
 
     Parameters
@@ -113,7 +113,7 @@ def widest(claim, evidence: dict[str, Evidence]) -> Finding:
     return Finding(holds, numbers, reasons, keys)
 
 
-def _costs(claim, evidence: Evidence, column: str) -> tuple[pd.Series, list[str]]:
+def _costs(claim: Claim, evidence: Evidence, column: str) -> tuple[pd.Series, list[str]]:
     """One value a network of a cost column, and what is missing of it."""
     wanted = [side["model"] for side in [claim.group, *claim.rivals]]
     frame = evidence.frame
@@ -129,7 +129,7 @@ def _listed(values: pd.Series, column: str) -> str:
     return f"{shown.label}: " + ", ".join(f"{name(m)} {number(v, shown)}" for m, v in values.sort_values().items())
 
 
-def lowest(claim, evidence: Evidence) -> Finding:
+def lowest(claim: Claim, evidence: Evidence) -> Finding:
     """Whether a cost of the group is below that of every rival by more than a share, `margin`."""
     own, outcomes, numbers, reasons = claim.group["model"], [], [], []
     for column in [claim.column, *claim.also]:
@@ -148,7 +148,7 @@ def lowest(claim, evidence: Evidence) -> Finding:
     return Finding(None if reasons else True, "; ".join(numbers), reasons, keys)
 
 
-def swapped(claim, evidence: Evidence) -> Finding:
+def swapped(claim: Claim, evidence: Evidence) -> Finding:
     """Whether one network costs less than another by one column and more by the other, both by more than `margin`."""
     (first, gone), (second, also) = (_costs(claim, evidence, column) for column in (claim.baseline, claim.column))
     both, reasons, least = [m for m in first.index if m in second], list(dict.fromkeys(gone + also)), 1 + claim.margin
@@ -165,7 +165,7 @@ def swapped(claim, evidence: Evidence) -> Finding:
     return Finding(None if reasons else False, numbers.removeprefix("; "), reasons, keys)
 
 
-def balance(claim, evidence: Evidence) -> Finding:
+def balance(claim: Claim, evidence: Evidence) -> Finding:
     """How often the group has the highest trade-off score, over resampled test images and seeds; see `stats.score`."""
     group, rivals = sides(claim, evidence)
     models, own = [side["model"] for side in [claim.group, *claim.rivals]], claim.group["model"]

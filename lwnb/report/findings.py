@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 from scipy.stats import kendalltau
 
-from lwnb.evidence import compare, stats
+from lwnb.evidence import compare, rules, stats
+from lwnb.evidence.arms import Claim, describe, sets_of
 from lwnb.evidence.claims import Verdict
 from lwnb.evidence.compare import Difference, best, by_model, common_seeds, difference, flat
-from lwnb.plan.columns import guessed, unequal
+from lwnb.plan.columns import guessed, label, unequal
 from lwnb.plan.facts import DATASETS, FIVE, name
 from lwnb.plan.params import Params
 from lwnb.plan.run import Run
@@ -344,10 +345,33 @@ def verdicts(verdicts: Sequence[Verdict]) -> str:
     return "\n\n".join(_paragraph(v) for v in verdicts)
 
 
+def rule_in_words(claim: Claim) -> str:
+    """The rule that decides a claim, made from its fields."""
+    own, others = describe(claim.group), ", ".join(map(describe, claim.rivals))
+    cost = label(claim.column).split(",")[0]
+    said = {
+        "better": f"top-1 of {own} minus that of {others}: above {claim.margin:g} with both of its intervals, over "
+        f"seeds and over test images; it does not hold if one comparison lies below it",
+        "sooner": f"{own} reaches the best validation top-1 of {others} in fewer epochs: the interval of the factor "
+        f"over seeds lies above {claim.margin:g}; it does not hold if it lies below",
+        "widest": f"top-1 of {own} minus that of {others}, on {sets_of(claim.datasets)} larger than on "
+        f"{sets_of(claim.against)} (Welch's t over seeds)",
+        "lowest": f"{cost} of {own} below that of {others}" + f" by more than {claim.margin:.0%}" * (claim.margin > 0),
+        "swapped": f"some network is below another in {label(claim.baseline).split(',')[0]} and above it in {cost}, both by "
+        f"more than {claim.margin:.0%}",
+        "balance": f"{own} leads by a weighted score in {rules.SURE:.0%} of resamples of images and seeds; it does "
+        f"not hold if it leads in {1 - rules.SURE:.0%} or fewer",
+    }[claim.rule]
+    least = [f"{claim.seeds} seeds"] * (claim.seeds > 1) + ["tuned learning rates"] * claim.tuned
+    least += ["weights from ImageNet"] * (claim.pretrained == "imagenet")
+    least += [sets_of(claim.datasets)] * bool(claim.datasets)
+    return said + (f". Least evidence: {'; '.join(least)}" if least else "") + "."
+
+
 def _paragraph(v: Verdict) -> str:
     lines = [f"**{v.claim.id}. {v.claim.statement}** ({v.claim.source}): **{v.verdict}**.", ""]
     lines += [f"- What is missing: {'; '.join(v.reasons)}."] * bool(v.reasons)
     lines += [f"- Numbers: {v.numbers}."] * bool(v.numbers)
     lines += [f"- Limit: {v.claim.limit}"] * bool(v.claim.limit)
-    lines += [f"- Rule: {v.claim.decided_by()}"]
+    lines += [f"- Rule: {rule_in_words(v.claim)}"]
     return "\n".join([*lines, *[f"- {trace.links(v.keys)}"] * bool(v.keys)])

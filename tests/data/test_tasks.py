@@ -9,7 +9,7 @@ from trees import by_class, cifar10, cifar10_files, folder, tar, zipped
 
 from lwnb.data import sets, splits
 from lwnb.data.sets import DataError
-from lwnb.plan import params
+from lwnb.plan import paramfiles
 from lwnb.plan.run import Run, Source
 
 pytestmark = pytest.mark.usefixtures("house")
@@ -21,7 +21,9 @@ def source(place, **values) -> Source:
 
 def run(found=None, where=None, **values) -> Run:
     """A run on digits, or on what `load` found somewhere."""
-    name, digest = (found.name, found.digest) if found else ("digits", params.check({}).digest)
+    name, digest = (
+        (found.name, found.digest) if found else ("digits", paramfiles.read(paramfiles.file_of("digits")).digest)
+    )
     recipe = {"model": "resnet18", "optimizer": "sgd", "lr": 0.1, "weight_decay": 0.0, "schedule": "cosine"}
     size = {"image_size": 8, "batch_size": 8, "epochs": 1}
     return Run(**{"dataset": name, "digest": digest, "source": where} | recipe | size | values)

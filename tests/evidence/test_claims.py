@@ -265,7 +265,7 @@ def test_the_claims_of_the_book_are_there_with_their_sources():
         c.id for c in every
     }
     assert len({c.id for c in every}) == len(every) and all("arXiv" in c.source for c in every)
-    assert all(c.decided_by().endswith(".") for c in every)
+    assert all(findings.rule_in_words(c).endswith(".") for c in every)
     assert all(c.rule in rules.RULES or c.rule == "widest" for c in every)
 
 
