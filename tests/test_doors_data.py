@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from planted import frame, plant
-from test_claims import claim
 from torchvision.datasets import CIFAR10, CIFAR100
 
 from lwnb import cli
@@ -110,7 +109,9 @@ def test_a_page_s_text_has_the_made_up_title_and_what_has_seen_its_images(made_u
     assert (p.title, p.num_classes) == ("Stripes", 2)
     record = plant(dataset="stripes", weights="imagenet", model="resnet18")
     evidence = Evidence(frame([record]), {record.run.key: record}, frame([record]))
-    (verdict,) = claims.judge([claim()], {"page": p}, {"page": {"01_architectures": evidence}})
+    sides = {"group": {"model": "resnet18"}, "rivals": "others", "study": "01_architectures", "rule": "better"}
+    claim = claims.Claim(id="X", statement="One wins.", source="somewhere", datasets=["cifar10"], **sides)
+    (verdict,) = claims.judge([claim], {"page": p}, {"page": {"01_architectures": evidence}})
     assert any("CIFAR-10" in reason and "Stripes" in reason for reason in verdict.reasons)
     before = findings.limits(p, frame([record]), [record])
     monkeypatch.setitem(facts.DATASETS, "stripes", replace(facts.DATASETS["stripes"], seen_by=("imagenet",)))
