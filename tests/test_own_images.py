@@ -1,6 +1,5 @@
 """The journey of a person with a folder of photographs, by the README's words: a page, a file, and what the file guesses."""
 
-import json
 import os
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from lwnb.plan.run import Source
 from lwnb.records import results
 
 CLASSES = ("ball", "brick", "grass")
-SMALL = ("models=[squeezenet1_1,mobilenet_v3_small]", "epochs=12")
+SMALL = ("models=[squeezenet1_1,mobilenet_v3_small]", "epochs=8")
 
 
 def photograph(kind: str, draw: np.random.Generator) -> bytes:
