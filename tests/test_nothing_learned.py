@@ -36,7 +36,7 @@ def execute(name: str, values: dict, monkeypatch) -> str:
             shown.append(str(form()))
 
     monkeypatch.setattr("IPython.display.display", show)
-    monkeypatch.setattr("lwnb.figures.display", show)
+    monkeypatch.setattr("lwnb.report.figures.display", show)
     for cell in json.loads((CHECKOUT / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]:
         if cell["cell_type"] == "code":
             body = ast.parse("".join(cell["source"])).body

@@ -2,9 +2,7 @@
 
 import io
 import json
-import subprocess
 import sys
-import textwrap
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,12 +10,12 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 from planted import plant
+from readme import example, guesses
 from torch import nn
 from trained import tiny
 from trees import cifar10, cifar10_files, folder, tiny_imagenet
 
 from lwnb.base import errors
-from lwnb.base.places import CHECKOUT
 from lwnb.batch import grid, prepare
 from lwnb.data import images, sets
 from lwnb.edge import convert, export, runtimes, to_executorch, to_onnx
@@ -140,24 +138,6 @@ def test_a_network_is_exported_as_its_run_ends_and_that_travels_with_its_record(
     files = results.pack(found)
     monkeypatch.setenv("LWNB_HOME", str(tmp_path / "elsewhere"))
     assert results.store(run, files).conversions == found.conversions
-
-
-def example() -> str:
-    """The lines of the README."""
-    lines = (CHECKOUT / "README.md").read_text(encoding="utf-8").splitlines()
-    first = lines.index("    import json, sys")
-    last = next(n for n in range(first, len(lines)) if not lines[n].startswith("    "))
-    assert last - first == 12
-    return textwrap.dedent("\n".join(lines[first:last]))
-
-
-def guesses(file, pictures) -> list[str]:
-    """What the README's lines print for these image files, in a process that loads neither torch nor this package."""
-    loop = f"import sys\nfor sys.argv[2] in sys.argv[2:]: exec({example()!r})"
-    command = [sys.executable, "-I", "-c", loop + '\nassert not {"torch", "lwnb"} & set(sys.modules)', file, *pictures]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.split()
 
 
 def written(image, kind="PNG", turned=None, **options) -> bytes:
