@@ -16,7 +16,7 @@ from lwnb.plan import paramfiles
 
 
 class Sections(TyperGroup):
-    """A group whose help lists its commands under what a person wants, in the order in which they stand in this file."""
+    """Its help lists the commands under what a person wants, in the order of this file."""
 
     def format_commands(self, ctx, formatter) -> None:
         width = max(map(len, self.commands))
@@ -218,8 +218,8 @@ def tune(
 ) -> None:
     """Choose each network's learning rate on validation.
 
-    Tries the rates `tune_lrs` of these pages, from the middle of the list on, until the best lies inside those tried, and
-    writes it to params/tuned.yaml.
+    Tries the rates `tune_lrs` of these pages, from the middle of the list on, until the best lies inside those tried,
+    and writes it to params/tuned.yaml.
     """
     from lwnb.batch import asked, prepare, tuning
     from lwnb.records import tables
@@ -244,8 +244,8 @@ def report(
     """Train what is missing, and make the pages of the report.
 
     Executes the notebooks, builds the book, and prints the path of its first page. Without pages and parameters: the
-    published pages, from their records in results/, and digits. Exit status 1 if a run or a notebook failed; the pages of
-    the others are there all the same.
+    published pages, from their records in results/, and digits. Exit status 1 if a run or a notebook failed; the pages
+    of the others are there all the same.
     """
     from lwnb.report import make
 

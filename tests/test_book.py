@@ -71,7 +71,7 @@ def test_kernel_is_this_interpreter_whatever_kernels_are_installed(tmp_path, mon
 
 
 def test_a_notebook_is_executed_again_only_when_what_it_depends_on_changed(tmp_path):
-    """Source, records, stamp and values, each changed for one notebook of two; what it reads is asked for once a call."""
+    """Source, records, stamp and values, each changed for one notebook of two; records are asked for once."""
     paths = [stubs.notebook(tmp_path / "01_study.ipynb", "Study", "name")]
     paths.append(stubs.notebook(tmp_path / "99_end.ipynb", "End", "1", parameters="pages = {}"))
     records, read = {"page": "old", None: "old"}, []

@@ -20,7 +20,7 @@ class Asked(NamedTuple):
     ahead: estimates.Outlook
 
     def train(self, workers: int | None = None, scheduler: str | None = None):
-        """Train what is missing and export what the pages show; the table of all these runs, see `lwnb.batch.grid.ensure`."""
+        """Train what is missing, export what the pages show, and return the table of `lwnb.batch.grid.ensure`."""
         exported = {run.key: protocol.usable(p) for p in self.pages.values() for run in prepare.shown(p)}
         return grid.ensure(self.ahead.runs, workers, scheduler, exported, self.ahead)
 
@@ -75,7 +75,7 @@ def runs(pages: Mapping[str, Params], only: Sequence[str] | None = None) -> list
 def publish(values: Mapping[str, dict] | None, only: Sequence[str] | None, weights: bool) -> tuple[int, int]:
     """Publish the records of these pages and of what chose their learning rates, or all that are there without pages.
 
-    Weights are published for the pages' own runs alone.
+    With weights, the pages' own runs alone.
 
     Returns
     -------

@@ -12,8 +12,8 @@ from lwnb.records import results
 def refuse(runs: Iterable[Run], ahead: estimates.Outlook | None = None) -> None:
     """Refuse, before anything trains, what would stop these runs: their images, splits, networks or weights.
 
-    Only runs that must be trained count. Images that would have to be downloaded are taken as they should be. `ahead` is the
-    runs' outlook, where it is known.
+    Only runs that must be trained count. Images that would have to be downloaded are taken as they should be. `ahead`
+    is the runs' outlook, where it is known.
 
     Raises
     ------

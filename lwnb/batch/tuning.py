@@ -27,7 +27,7 @@ class Tuned(NamedTuple):
 
 
 def tune(name: str, p: Params, workers: int | None, scheduler: str | None, progress: Callable[[str], None]) -> Tuned:
-    """Climb the ladder of learning rates of each network of a page, all networks side by side, and keep what each prefers.
+    """Climb each network's ladder of learning rates, all networks of a page side by side, and keep what each prefers.
 
     The climb stops where a run fails. `progress` is called with a line before each round of training.
 

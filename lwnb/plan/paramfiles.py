@@ -1,8 +1,10 @@
 """Where parameters come from: flat YAML files, and the cells of a notebook."""
 
 import ast
+import copy
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -41,8 +43,13 @@ def _mapping(file: Path) -> dict:
     return loaded
 
 
+@lru_cache
+def _parsed(text: str) -> Any:
+    return yaml.safe_load(text)
+
+
 def load_yaml(file: Path) -> Any:
-    """What a YAML file holds.
+    """What a YAML file holds; a text that was parsed before is not parsed again, as one is asked for by every run.
 
     Raises
     ------
@@ -51,7 +58,7 @@ def load_yaml(file: Path) -> Any:
         It cannot be read for another reason, or is no YAML: one line, with the place.
     """
     try:
-        return yaml.safe_load(file.read_text(encoding="utf-8"))
+        return copy.deepcopy(_parsed(file.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise
     except OSError as error:
@@ -147,7 +154,7 @@ def files_of(page: str, budget: str | None = None) -> list[Path]:
 def pages(
     texts: Iterable[str], budget: str | None = None, changes: Iterable[str] = ()
 ) -> tuple[dict[str, dict], list[str]]:
-    """The flat values of the pages that a command is asked for, by page name; and where their files differ, a line a page.
+    """The flat values of the pages that a command is asked for, by name; and where their files differ, a line a page.
 
     Parameters
     ----------

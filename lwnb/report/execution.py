@@ -82,8 +82,8 @@ def execute(
         which maps their names to their values. The others are studies, executed with its values for each page that takes
         part in them (parameter `notebooks`).
     out : the executed notebooks go to `out/executed`.
-    fingerprints : a hash of the run records that the studies read for a page; of None, what the others read, asked for when
-        the studies are done. It is called once for each.
+    fingerprints : a hash of the run records that the studies read for a page; of None, what the others read, asked for
+        when the studies are done. It is called once for each.
     workers : notebooks executed side by side, each in processes of its own.
     progress : called with one line for each notebook that is done.
     """
@@ -131,7 +131,7 @@ def _kernel():
 
 
 def _execute(notebook: Path, page: Page | None, values: dict, folder: Path, stamp: str, environment) -> Executed:
-    """Execute a notebook, unless the one that is there has this stamp: all that an executed notebook depends on, as JSON."""
+    """Execute a notebook, unless the one that is there has this stamp: all that it depends on, as JSON."""
     stem = f"{notebook.stem}/{page.name}" if page else notebook.stem
     target, stamp_file = folder / f"{stem}.ipynb", folder / f"{stem}.json"
     if target.exists() and stamp_file.exists() and stamp_file.read_text() == stamp:

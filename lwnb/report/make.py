@@ -74,7 +74,7 @@ def report(
 
 
 def _fingerprint(pages: Mapping[str, Params], page: Page | None) -> str:
-    """A hash of what the notebooks of a page read, or of all pages: also which runs there are, for a claim looks at neighbours."""
+    """A hash of what the notebooks of a page read; of all pages also which runs there are, as claims look further."""
     known = [] if page else [record.run.key for record in results.every()]
     names = [page.name] if page else list(pages)
     return hashlib.sha256(json.dumps([known, *(grid.fingerprint(pages[name]) for name in names)]).encode()).hexdigest()
