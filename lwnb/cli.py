@@ -1,21 +1,33 @@
-"""The commands."""
+"""The front desk: each command parses what is asked, calls a room, and prints."""
 
-import errno
-import hashlib
 import json
-import re
 import sys
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.core import TyperGroup
 
+from lwnb import __version__
 from lwnb.base import errors, places
 from lwnb.base.errors import LwnbError, ParamsError
-from lwnb.plan import facts, paramfiles, params
-from lwnb.plan.params import Params
+from lwnb.plan import paramfiles
+
+
+class Sections(TyperGroup):
+    """Its help lists the commands under what a person wants, in the order of this file."""
+
+    def format_commands(self, ctx, formatter) -> None:
+        width = max(map(len, self.commands))
+        for section, some in groupby(self.commands.items(), key=lambda item: item[1].rich_help_panel):
+            with formatter.section(section):
+                room = formatter.width - width - 6
+                formatter.write_dl([(name.ljust(width), one.get_short_help_str(room)) for name, one in some])
+
 
 app = typer.Typer(
+    cls=Sections,
     help="Which small image classifier should run on my device? Train, measure and report, reproducibly.",
     epilog="Start with: lwnb plan digits; lwnb report digits. A page is a file params/<page>.yaml: a data set, "
     "or your own folder of images (copy params/folder.yaml).",
@@ -61,129 +73,122 @@ def main() -> None:
     except LwnbError as error:
         sys.exit(f"lwnb: {error}")
     except OSError as error:
-        if error.errno not in UNWRITABLE:
+        if not (reason := places.unwritable(error)):
             raise
-        sys.exit(f"lwnb: {_unwritable(error)}")
+        sys.exit(f"lwnb: {reason}")
 
 
-UNWRITABLE = {
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.ENOTDIR,
-    errno.EEXIST,
-    errno.EISDIR,
-    errno.ENOSPC,
-    errno.EDQUOT,
-}
-"""What a system says of a place that it does not let one write to: no fault of the program."""
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
 
 
-def _unwritable(error: OSError) -> str:
-    """What could not be written, why, and what helps, in one line."""
-    place = re.sub(r"\.tmp\d+$", "", str(error.filename or places.home()))
-    help = "make room or a way there, or name another place: LWNB_HOME is the folder of runs, images and reports"
-    return f"{place}: cannot be written ({error.strerror}): {help}"
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """What stands before a command."""
+
+
+def _tell(line: str) -> None:
+    typer.echo(line, err=True)
 
 
 def _read(pages: list[str] | None, budget: str | None, changes: list[str] | None) -> dict[str, dict]:
-    """Each page's name and its flat values: see `lwnb.plan.paramfiles.files_of`; then changes. Says where its files differ."""
-    found, given = [], dict(map(paramfiles.change, changes or []))
-    if "budget" in given:
-        raise ParamsError(f"-p budget={given['budget']}: a budget is a file of parameters: --budget {given['budget']}")
-    for text in pages or ["digits"]:
-        name, _, own = text.partition(":") if not Path(text).suffix else (text, "", "")
-        files = paramfiles.files_of(name, own or budget)
-        differ = paramfiles.differing(files)
-        said = [f"{key} {values[-1]!r}, not {values[0]!r}" for key, values in differ.items() if key not in given]
-        if said:
-            _tell(f"{name}: {files[-1].name} overrules {files[0].name}: {'; '.join(said)}")
-        values = paramfiles.merge(files) | given
-        found.append((text, paramfiles.page_name(Path(name).stem), own, values | {"title": params.check(values).title}))
-    return _distinct(found)
+    """The flat values of the pages asked for, by their names; says where their files differ."""
+    values, lines = paramfiles.pages(pages or ["digits"], budget, changes or [])
+    for line in lines:
+        _tell(line)
+    return values
 
 
-def _distinct(found: list[tuple[str, str, str, dict]]) -> dict[str, dict]:
-    """Values by page name, of pages as (text asked for, name, budget of its own, values): no two have one name.
+def _end(runs, broken: list = ()) -> None:
+    """Say what failed, a reason once; if anything did, end with exit status 1."""
+    from lwnb.records import tables
 
-    Where names are the same, those with a budget of their own carry it in name and title.
-    """
-    names, texts, pages = [name for _, name, _, _ in found], {}, {}
-    for text, name, own, values in found:
-        if own and names.count(name) > 1:
-            name, values = paramfiles.page_name(f"{name}-{own}"), values | {"title": f"{values['title']}, budget {own}"}
-        if name in pages:
-            raise ParamsError(f"{texts[name]} and {text} are both page {name!r}: leave one out, or rename its file")
-        texts[name], pages[name] = text, values
-    return pages
+    lines = tables.reasons(runs) + [f"notebook {one.line()}" for one in broken]
+    for line in lines:
+        _tell(line)
+    if lines:
+        raise typer.Exit(1)
 
 
-def _runs(pages: dict[str, Params], only: list[str] | None) -> list:
-    from lwnb.plan import studies
-
-    names = only or list(studies.STUDIES)
-    for name in names:
-        if name not in studies.STUDIES:
-            known = ", ".join(studies.STUDIES)
-            raise ParamsError(f"study {name!r}: known are {known}{errors.nearest(name, studies.STUDIES)}")
-    found = studies.distinct([run for p in pages.values() for run in studies.runs(p, names)])
-    if not found:
-        raise ParamsError(f"{', '.join(pages)}: no part in {', '.join(names)}; see their parameter notebooks")
-    return found
-
-
-def _pinned(values: dict[str, dict]) -> dict[str, Params]:
-    from lwnb.batch import grid
-
-    return {name: grid.pin(params.check(page)) for name, page in values.items()}
-
-
-def _exported(pages: dict[str, Params]) -> dict[str, list[str]]:
-    """The runs by key that the pages on deployment show, and the runtimes that they are exported to."""
-    from lwnb.edge import protocol
-    from lwnb.plan import studies
-
-    chosen = [p for p in pages.values() if "05_deployment" in p.notebooks]
-    return {run.key: protocol.usable(p) for p in chosen for run in studies.deployment(p)}
-
-
-def _announce(runs: list) -> None:
-    from lwnb.batch import estimates
-
-    todo = estimates.missing(runs)
-    known = [cost for cost in estimates.estimate(todo) if cost is not None]
-    rest = f", and {len(todo) - len(known)} without an estimate" if len(known) < len(todo) else ""
-    time = f", about {_clock(sum(known))}{rest}" if todo else ""
-    typer.echo(f"{len(runs)} runs: {len(runs) - len(todo)} are there, {len(todo)} to train{time}.", err=True)
-
-
-def _clock(seconds: float) -> str:
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 90
-        else f"{seconds / 60:.0f} min"
-        if seconds < 5400
-        else f"{seconds / 3600:.1f} h"
-    )
-
-
-@app.command()
+@app.command(rich_help_panel="Look")
 def plan(pages: Pages = None, budget: Budget = None, param: Changes = None, study: Studies = None) -> None:
-    """List the runs of these pages: which are there, which would train, and for how long. Trains nothing."""
-    from lwnb.batch import estimates, refusals
-    from lwnb.data import census
+    """List the runs of these pages, and how long they would take.
 
-    found = _pinned(_read(pages, budget, param))
-    runs = _runs(found, study)
-    refusals.refuse(runs)
-    for name, p in found.items():
-        for sentence in census.sentences(p.digest):
-            _tell(f"{name}: {sentence}")
-    typer.echo(estimates.plan_table(runs).to_string(index=False, na_rep="?", float_format="{:g}".format))
-    _announce(runs)
+    Says which are there and which would train, and what is known of the images. Trains nothing.
+    """
+    from lwnb.batch import asked, estimates
+
+    wanted = asked.ask(_read(pages, budget, param), study)
+    for line in wanted.about():
+        _tell(line)
+    table = estimates.plan_table(wanted.ahead.runs, wanted.ahead)
+    typer.echo(table.to_string(index=False, na_rep="?", float_format="{:g}".format))
+    _tell(wanted.ahead.line())
 
 
-@app.command()
+@app.command(rich_help_panel="Look")
+def runs(
+    key: Annotated[str | None, typer.Option(help="Show one run whole: what was asked, what came out, where.")] = None,
+    csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
+) -> None:
+    """List the finished runs, and those that failed.
+
+    Finished ones from runs/ and results/; with --key, everything about one of them.
+    """
+    from lwnb.records import results, tables
+
+    if key:
+        record = results.of_key(key)
+        parts = {"folder": str(record.folder), "run": record.run.model_dump()}
+        typer.echo(json.dumps(parts | {"metrics": record.metrics, "environment": record.environment}, indent=1))
+        return
+    frame = tables.listing()
+    typer.echo(frame.to_csv(index=False) if csv else frame.to_string(index=False) if len(frame) else "no runs yet")
+    for failure in tables.failed():
+        _tell(f"failed: {failure['run']['dataset']} {failure['run']['model']}: {failure['reason']}")
+
+
+@app.command(rich_help_panel="Look")
+def recommend(
+    dataset: Annotated[str, typer.Option(help="Data set whose finished runs are compared.")] = "digits",
+    device: Annotated[
+        str | None, typer.Option(help="Part of the name of a device with records. Default: this machine.")
+    ] = None,
+    max_size_mb: Annotated[float | None, typer.Option(help="Largest file, MB (10^6 bytes).")] = None,
+    max_latency_ms: Annotated[float | None, typer.Option(help="Longest latency of one image, ms, one thread.")] = None,
+    max_memory_mib: Annotated[float | None, typer.Option(help="Highest memory, MiB above the runtime's own.")] = None,
+    min_top1: Annotated[float | None, typer.Option(help="Lowest top-1, 0..1.")] = None,
+) -> None:
+    """Rank the finished networks within the limits of a device.
+
+    Says which network fits, and of the others why they do not.
+    """
+    from lwnb.evidence import choice
+
+    limits = {"max_size_mb": max_size_mb, "max_latency_ms": max_latency_ms, "max_memory_mib": max_memory_mib}
+    typer.echo(choice.recommend(dataset, device, **limits, min_top1=min_top1))
+
+
+@app.command(rich_help_panel="Train")
+def fetch(pages: Pages = None, budget: Budget = None, param: Changes = None) -> None:
+    """Get images and pretrained weights, to work offline later.
+
+    Says what was found: images a class, copies, and what was left out.
+    """
+    from lwnb.batch import asked
+
+    for name, page in _read(pages, budget, param).items():
+        for line in asked.fetch(name, page):
+            typer.echo(line)
+
+
+@app.command(rich_help_panel="Train")
 def run(
     pages: Pages = None,
     budget: Budget = None,
@@ -192,18 +197,18 @@ def run(
     workers: Workers = None,
     scheduler: Scheduler = None,
 ) -> None:
-    """Train what is missing for these pages, without notebooks or book. Exit status 1 if a run failed."""
-    from lwnb.batch import grid, refusals
+    """Train what is missing, without notebooks or book.
 
-    found = _pinned(_read(pages, budget, param))
-    runs = _runs(found, study)
-    refusals.refuse(runs)
-    _announce(runs)
-    done = grid.ensure(runs, workers, scheduler, _exported(found))
-    _fail(done)
+    Exit status 1 if a run failed; the others are kept.
+    """
+    from lwnb.batch import asked
+
+    wanted = asked.ask(_read(pages, budget, param), study)
+    _tell(wanted.ahead.line())
+    _end(wanted.train(workers, scheduler))
 
 
-@app.command()
+@app.command(rich_help_panel="Train")
 def tune(
     pages: Pages = None,
     budget: Budget = None,
@@ -211,47 +216,24 @@ def tune(
     workers: Workers = None,
     scheduler: Scheduler = None,
 ) -> None:
-    """Choose each network's learning rate on the ladder `tune_lrs` of these pages, from its middle on until the best lies inside
-    those tried; write what validation prefers to params/tuned.yaml."""
-    from lwnb.batch import estimates, grid, prepare, refusals, tuning
-    from lwnb.edge import protocol
-    from lwnb.plan import studies
+    """Choose each network's learning rate on validation.
+
+    Tries the rates `tune_lrs` of these pages, from the middle of the list on, until the best lies inside those tried,
+    and writes it to params/tuned.yaml.
+    """
+    from lwnb.batch import asked, prepare, tuning
     from lwnb.records import tables
 
-    for name, p in _pinned(_read(pages, budget, param)).items():
-        if len(p.tune_lrs) < 2:
-            raise ParamsError(
-                f"{name}: tune_lrs: {p.tune_lrs} is nothing to choose from; try -p 'tune_lrs=[1.0e-3, 4.0e-3]'"
-            )
-        ladders = {model: studies.ladder(p, model) for model in p.models}
-        failed = []
-        while not failed and (runs := [run for ladder in ladders.values() for run in tuning.wanted(ladder)]):
-            refusals.refuse(runs)
-            _announce(runs)
-            grid.ensure(runs, workers, scheduler)
-            failed = estimates.missing(runs)
-        for model, ladder in ladders.items():
-            lr = tuning.choose(ladder)
+    for name, p in asked.pin(_read(pages, budget, param)).items():
+        done = tuning.tune(name, p, workers, scheduler, _tell)
+        for model, lr in done.rates.items():
             typer.echo(f"{name} {model}: " + ("no choice: a run has no result" if lr is None else f"{lr:g}"))
-        if "05_deployment" in p.notebooks:  # shows the chosen ones, and weights do not outlive the machine
-            prepare.convert(studies.deployment(p), protocol.usable(p))
-        if failed:
-            _fail(tables.of_runs(failed))
+        prepare.convert_shown(p)  # the chosen ones: weights do not outlive the machine
+        if done.failed:
+            _end(tables.of_runs(done.failed))
 
 
-def _fail(done, broken: list = ()) -> None:
-    failed = done[done["status"] == "failed"]
-    for reason, rows in failed.groupby("reason", sort=False):
-        which = f"run {rows['key'].iloc[0]} ({rows['dataset'].iloc[0]}, {rows['model'].iloc[0]})"
-        more = f" and {len(rows) - 1} more" if len(rows) > 1 else ""
-        _tell(f"{which}{more} failed: {reason}")
-    for one in broken:
-        typer.echo(f"notebook {one.line()}", err=True)
-    if len(failed) or broken:
-        raise typer.Exit(1)
-
-
-@app.command()
+@app.command(rich_help_panel="Report")
 def report(
     pages: Pages = None,
     budget: Budget = None,
@@ -259,129 +241,35 @@ def report(
     workers: Workers = None,
     scheduler: Scheduler = None,
 ) -> None:
-    """Train what is missing, execute the notebooks, build the book, and print the path of its first page.
+    """Train what is missing, and make the pages of the report.
 
-    Without pages and parameters: the published pages, from their records in results/, and digits. Exit status 1 if a
-    run or a notebook failed; the pages of the others are there all the same.
+    Executes the notebooks, builds the book, and prints the path of its first page. Without pages and parameters: the
+    published pages, from their records in results/, and digits. Exit status 1 if a run or a notebook failed; the pages
+    of the others are there all the same.
     """
-    from lwnb.batch import grid, prepare, refusals
-    from lwnb.plan import studies
-    from lwnb.records import results
-    from lwnb.report import book
-    from lwnb.report.execution import Page
+    from lwnb.report import make
 
-    published = [] if pages or param else facts.PUBLISHED
-    values = {name: paramfiles.merge(paramfiles.files_of(name)) for name in published} | _read(pages, budget, param)
-    found = _pinned(values)
-    runs = _runs(found, None)
-    refusals.refuse(runs)
-    _announce(runs)
-    done = grid.ensure(runs, workers, scheduler, _exported(found))
-    for p in found.values():
-        if "05_deployment" in p.notebooks:
-            prepare.prepare(p, studies.deployment(p), _tell)
-        prepare.time_eager(studies.architectures(p))
-
-    def fingerprint(notebook: Path, page: Page | None) -> str:
-        names = [page.name] if page else list(found)
-        known = (
-            [] if page else [record.run.key for record in results.every()]
-        )  # a claim looks at neighbours of a page's runs
-        return hashlib.sha256(
-            json.dumps([known, *(grid.fingerprint(found[name]) for name in names)]).encode()
-        ).hexdigest()
-
-    pinned = {name: page | found[name].model_dump(include=set(grid.PINNED)) for name, page in values.items()}
-    chapters = [Page(name, found[name].title, page) for name, page in pinned.items()]
-    index, executed = book.report(chapters, fingerprint)
+    values = {} if pages or param else make.published()
+    made = make.report(values | _read(pages, budget, param), workers, scheduler, _tell, typer.echo)
     try:
-        _fail(done, [one for one in executed if one.error])
+        _end(made.runs, made.broken)
     finally:
-        typer.echo(index)
+        typer.echo(made.index)
 
 
-@app.command()
-def runs(
-    key: Annotated[str | None, typer.Option(help="Show one run whole: what was asked, what came out, where.")] = None,
-    csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values.")] = False,
-) -> None:
-    """A table of the runs that are there, in runs/ and results/, and of those that failed."""
-    from lwnb.plan.columns import beside
-    from lwnb.records import results, tables
-
-    if key:
-        record = results.find_key(key)
-        if not record:
-            raise ParamsError(f"--key {key}: no run has this key; lwnb runs lists those that are there")
-        parts = {"folder": str(record.folder), "run": record.run.model_dump()}
-        typer.echo(json.dumps(parts | {"metrics": record.metrics, "environment": record.environment}, indent=1))
-        return
-    frame = tables.of_runs([record.run for record in results.every()])
-    columns = [
-        "key",
-        "dataset",
-        "model",
-        "arm",
-        "augment",
-        "seed",
-        "epochs",
-        "status",
-        "top1",
-        "n_test",
-        "train_seconds",
-    ]
-    frame = frame[beside([c for c in columns if c in frame], frame)]
-    typer.echo(frame.to_csv(index=False) if csv else frame.to_string(index=False) if len(frame) else "no runs yet")
-    for failure in tables.failed():
-        typer.echo(f"failed: {failure['run']['dataset']} {failure['run']['model']}: {failure['reason']}", err=True)
-
-
-@app.command()
-def publish(
-    pages: Pages = None,
-    budget: Budget = None,
-    param: Changes = None,
-    study: Studies = None,
-    everything: Annotated[bool, typer.Option("--all", help="All finished runs, whatever their page.")] = False,
-    weights: Annotated[
-        bool, typer.Option("--weights", help="With their weights in half precision: a pretrained source for others.")
-    ] = False,
-) -> None:
-    """Copy the records of these pages, and of what chose their learning rates, from runs/ to results/, where they are committed;
-    without weights unless asked."""
-    from lwnb.data import census
-    from lwnb.plan import studies
-    from lwnb.records import publishing, results
-
-    records = results.every()
-    if not everything:
-        found = _pinned(_read(pages, budget, param))
-        runs = _runs(found, study)
-        if not weights:
-            runs += [run for p in found.values() for model in p.models for run in studies.ladder(p, model)]
-        wanted = {run.key for run in runs}
-        records = [record for record in records if record.run.key in wanted]
-    copied = publishing.publish_runs(records, weights)
-    census.publish({record.run.digest for record in records})
-    typer.echo(f"{len(copied)} records copied to results/, {len(records) - len(copied)} were there.")
-    if everything:
-        typer.echo(f"{publishing.publish_costs()} device records and footprints copied.")
-
-
-@app.command()
+@app.command(rich_help_panel="Report")
 def readme() -> None:
-    """Write the opening of README.md, its figure and table, from the records of the published pages."""
+    """Write the opening of README.md.
+
+    Its figure and table come from the records of the published pages.
+    """
     from lwnb.report import answer
 
     answer.write()
     typer.echo("README.md")
 
 
-def _tell(line: str) -> None:
-    typer.echo(line, err=True)
-
-
-@app.command()
+@app.command(rich_help_panel="Device")
 def measure(
     pages: Pages = None,
     budget: Budget = None,
@@ -393,62 +281,25 @@ def measure(
         Path | None, typer.Option("--import", help="Bring in a file that --export wrote; measure nothing.")
     ] = None,
 ) -> None:
-    """Measure what the networks of these pages cost on this machine: latency and memory on edge runtimes.
+    """Measure latency and memory on this machine.
 
-    Keep the machine idle meanwhile. On a board: lwnb measure cifar10 --budget cpu --export board.json; then, beside the
-    report: lwnb measure --import board.json
+    Of the networks of these pages, by each of their runtimes. Keep the machine idle meanwhile. On a board: lwnb measure
+    cifar10 --budget cpu --export board.json; then, beside the report: lwnb measure --import board.json
     """
-    from lwnb.batch import prepare
-    from lwnb.edge import protocol
+    from lwnb.batch import asked, prepare
     from lwnb.records import costs
 
     if add:
         count, names = costs.read_file(add)
         typer.echo(f"{count} records of {', '.join(sorted(names))} are in runs/devices/.")
         return
-    for name, p in _pinned(_read(pages, budget, param)).items():
-        protocol.require(p.runtimes)
-        prepare.footprints(p)
-        cells = protocol.cells(p)
-        todo = protocol.unmeasured(cells, p.device_rounds)
-        _tell(f"{name}: {len(cells)} cells, {len(todo)} to measure, {p.device_rounds} processes each")
-        protocol.measure_cells(cells, p.device_rounds, _tell)
+    for name, p in asked.pin(_read(pages, budget, param)).items():
+        prepare.measure(p, lambda line, name=name: _tell(f"{name}: {line}"))
     if export:
         typer.echo(f"{costs.write_file(export)} records of this machine in {export}")
 
 
-@app.command()
-def recommend(
-    dataset: Annotated[str, typer.Option(help="Data set whose finished runs are compared.")] = "digits",
-    device: Annotated[
-        str | None, typer.Option(help="Part of the name of a device with records. Default: this machine.")
-    ] = None,
-    max_size_mb: Annotated[float | None, typer.Option(help="Largest file, MB (10^6 bytes).")] = None,
-    max_latency_ms: Annotated[float | None, typer.Option(help="Longest latency of one image, ms, one thread.")] = None,
-    max_memory_mib: Annotated[float | None, typer.Option(help="Highest memory, MiB above the runtime's own.")] = None,
-    min_top1: Annotated[float | None, typer.Option(help="Lowest top-1, 0..1.")] = None,
-) -> None:
-    """Which network fits: the finished runs on a data set ranked within these limits, and why the others do not fit."""
-    from pydantic import ValidationError
-
-    from lwnb.evidence import choice
-    from lwnb.records import costs
-
-    given = {"max_size_mb": max_size_mb, "max_latency_ms": max_latency_ms, "max_memory_mib": max_memory_mib}
-    try:
-        limits = choice.Limits(**given, min_top1=min_top1)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ParamsError(
-            f"--{first['loc'][0].replace('_', '-')}: {first['input']!r} is not possible: {first['msg']}"
-        ) from None
-    timings = costs.timings_table()
-    where = choice.device_of(device, sorted(set(timings["device"])))
-    found = choice.candidates(choice.records_of(dataset), where, timings)
-    typer.echo(choice.text(choice.choose(found, limits), where))
-
-
-@app.command()
+@app.command(rich_help_panel="Device")
 def export(
     key: Annotated[str, typer.Argument(help="The key of a finished run; lwnb runs lists them.")],
     form: Annotated[str, typer.Option("--format", help="onnx or executorch.")] = "onnx",
@@ -457,7 +308,10 @@ def export(
         Path | None, typer.Option("--out", "-o", help="The file. Default: named by model, data set and key.")
     ] = None,
 ) -> None:
-    """Write a trained network as a file that can be shipped, with its classes, preprocessing and the terms of its data."""
+    """Write a trained network as a file to ship.
+
+    The file also holds its classes, preprocessing and the terms of its data.
+    """
     from lwnb.edge import protocol
     from lwnb.plan import facts
     from lwnb.records import results
@@ -465,9 +319,7 @@ def export(
     formats = {"onnx": "onnxruntime", "executorch": "executorch"}
     if form not in formats:
         raise ParamsError(f"--format {form}: allowed are onnx, executorch{errors.nearest(form, formats)}")
-    record = results.find_key(key)
-    if not record:
-        raise ParamsError(f"{key}: no run has this key; lwnb runs lists those that are there")
+    record = results.of_key(key)
     protocol.require([formats[form]])
     from lwnb.edge import convert
 
@@ -479,22 +331,25 @@ def export(
     typer.echo(f"{file}: {file.stat().st_size / 1e6:.2f} MB")
 
 
-@app.command()
-def fetch(pages: Pages = None, budget: Budget = None, param: Changes = None) -> None:
-    """Get the data sets and pretrained weights of these pages, so that what follows needs no network."""
-    from lwnb.data import census, sets
-    from lwnb.networks import states
-    from lwnb.plan import studies
+@app.command(rich_help_panel="Records")
+def publish(
+    pages: Pages = None,
+    budget: Budget = None,
+    param: Changes = None,
+    study: Studies = None,
+    everything: Annotated[bool, typer.Option("--all", help="All finished runs, whatever their page.")] = False,
+    weights: Annotated[
+        bool, typer.Option("--weights", help="With their weights in half precision: a pretrained source for others.")
+    ] = False,
+) -> None:
+    """Copy records to results/, where they are committed.
 
-    for name, p in ((name, params.check(page)) for name, page in _read(pages, budget, param).items()):
-        found = sets.load(studies.source(p), p.image_size)
-        typer.echo(
-            f"{name}: {len(found.train.labels):,} training and {len(found.test.labels):,} test images, "
-            f"{len(found.classes)} classes, digest {found.digest}"
-        )
-        for sentence in census.sentences(found.digest):
-            typer.echo(f"{name}: {sentence}")
-        if p.source == "imagenet" or p.weights == "imagenet":
-            for model in sorted({p.transfer_model, *(p.models if p.weights == "imagenet" else [])}):
-                states.imagenet(model)
-                typer.echo(f"{name}: ImageNet weights of {model}")
+    Those of these pages, and of what chose their learning rates, from runs/; without weights unless asked.
+    """
+    from lwnb.batch import asked
+    from lwnb.records import publishing
+
+    copied, there = asked.publish(None if everything else _read(pages, budget, param), study, weights)
+    typer.echo(f"{copied} records copied to results/, {there} were there.")
+    if everything:
+        typer.echo(f"{publishing.publish_costs()} device records and footprints copied.")

@@ -71,24 +71,32 @@ def test_kernel_is_this_interpreter_whatever_kernels_are_installed(tmp_path, mon
 
 
 def test_a_notebook_is_executed_again_only_when_what_it_depends_on_changed(tmp_path):
-    """Source, records, stamp and values, each changed for one notebook of two."""
-    paths = [stubs.notebook(tmp_path / f"0{i}_study.ipynb", "Study", "name") for i in (1, 2)]
-    records = {path.name: "old" for path in paths}
+    """Source, records, stamp and values, each changed for one notebook of two; records are asked for once."""
+    paths = [stubs.notebook(tmp_path / "01_study.ipynb", "Study", "name")]
+    paths.append(stubs.notebook(tmp_path / "99_end.ipynb", "End", "1", parameters="pages = {}"))
+    records, read = {"page": "old", None: "old"}, []
 
     def executed(paths=paths, name="x"):
         page = Page("page", "Page", {"name": name})
-        done = execute(paths, [page], tmp_path, lambda path, _: records[path.name], progress=lambda _: None)
-        assert not any(one.error for one in done)
+        read.clear()
+
+        def fingerprint(one):
+            read.append(one and one.name)
+            return records[read[-1]]
+
+        done = execute(paths, [page], tmp_path, fingerprint, progress=lambda _: None)
+        assert not any(one.error for one in done) and read == ["page", None]
         return [one.notebook.stem[:2] for one in done if not one.reused]
 
-    assert executed() == ["01", "02"]
+    assert executed() == ["01", "99"]
     assert executed() == []
     paths[0].write_text(paths[0].read_text().replace("What is the question?", "And now?"))
     assert executed() == ["01"]
-    records[paths[1].name] = "new"
-    assert executed() == ["02"]
-    (tmp_path / "executed" / "02_study" / "page.json").unlink()  # what an interruption leaves: a notebook without stamp
-    assert executed() == ["02"]
+    for name, notebook in (("page", "01"), (None, "99")):
+        records[name] = "new"
+        assert executed() == [notebook]
+    (tmp_path / "executed" / "99_end.json").unlink()  # what an interruption leaves: a notebook without stamp
+    assert executed() == ["99"]
     assert executed(paths[:1], "y") == ["01"]
     assert "'y'" in outputs(tmp_path / "executed" / "01_study" / "page.ipynb")
 

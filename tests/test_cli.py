@@ -3,6 +3,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -13,10 +14,10 @@ from lwnb import cli
 from lwnb.base import disk, errors
 from lwnb.base.errors import ParamsError
 from lwnb.base.places import CHECKOUT
-from lwnb.batch import grid
+from lwnb.batch import asked, grid
 from lwnb.data import archives
 from lwnb.edge import convert
-from lwnb.plan import studies, tuned
+from lwnb.plan import paramfiles, studies, tuned
 from lwnb.plan.run import Run
 from lwnb.records import folders, results
 from lwnb.report import execution
@@ -31,7 +32,26 @@ def lwnb(*arguments, **more):
 def test_help_names_every_command_and_where_to_start():
     out = lwnb("--help")
     assert out.returncode == 0 and "lwnb plan digits" in out.stdout
-    assert all(f"  {name} " in out.stdout for name in ("plan", "run", "runs", "report", "publish", "fetch"))
+    sections, name = {}, ""
+    for line in out.stdout.partition("Start with")[0].splitlines():
+        if line and not line.startswith(" "):
+            name = line
+        elif line.strip():
+            sections.setdefault(name, []).append(line.split()[0])
+    assert {name: some for name, some in sections.items() if name.count(" ") == 0 and name != "Options:"} == {
+        "Look:": ["plan", "runs", "recommend"],
+        "Train:": ["fetch", "run", "tune"],
+        "Report:": ["report", "readme"],
+        "Device:": ["measure", "export"],
+        "Records:": ["publish"],
+    }
+    cut = [line for line in out.stdout.splitlines() if line.startswith("  ") and line.endswith("...")]
+    assert not cut, "each command is told in one whole line"
+
+
+def test_the_version_is_that_of_the_package():
+    declared = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    assert lwnb("--version").stdout == f"{declared}\n"
 
 
 @pytest.mark.parametrize(
@@ -111,50 +131,53 @@ def test_a_page_can_be_a_file_anywhere(house, tmp_path):
 
 
 def test_a_page_that_names_its_own_budget_takes_no_other():
-    (run,) = cli._runs(cli._pinned(cli._read(["pretrain-cifar100"], None, None)), None)
+    (run,) = asked.runs(asked.pin(paramfiles.pages(["pretrain-cifar100"])[0]))
     assert (run.epochs, run.train_size, run.lr) == (100, 0, 2e-3)  # two of its own, one of budget-cpu.yaml
     assert run.key == studies.pretraining("cifar100", "mobilenet_v3_small").key
     for budget in ("quick", "cpu"):
         with pytest.raises(ParamsError, match=budget):
-            cli._read(["pretrain-cifar100"], budget, None)
+            paramfiles.pages(["pretrain-cifar100"], budget)
     with pytest.raises(ParamsError, match="--budget cpu"):
-        cli._read(["digits"], None, ["budget=cpu"])
+        paramfiles.pages(["digits"], changes=["budget=cpu"])
 
 
 def test_where_a_page_and_its_budget_differ_is_told_with_the_value_used(capsys):
-    used = cli._read(["cifar10:cpu"], None, None)["cifar10"]
-    (line,) = capsys.readouterr().err.splitlines()
+    pages, (line,) = paramfiles.pages(["cifar10:cpu"])
+    used = pages["cifar10"]
     for name in ("train_size", "test_size", "source_train_size", "transfer_sizes"):  # on which the two files differ
         assert f"{name} {used[name]!r}" in line
     assert "epochs" not in line and used["train_size"] == 10000
-    cli._read(["digits"], None, None)  # they have no key in common
-    assert capsys.readouterr().err == ""
+    assert paramfiles.pages(["digits"])[1] == []  # they have no key in common
+    cli._read(["cifar10:cpu"], None, None)
+    assert capsys.readouterr().err == f"{line}\n"
+    pages, (line,) = paramfiles.pages(["cifar10:cpu"], changes=["train_size=5000"])
+    assert pages["cifar10"]["train_size"] == 5000 and " train_size" not in line
 
 
 def test_a_page_may_have_a_budget_of_its_own():
-    found = cli._read(["digits", "cifar10:cpu"], None, None)
+    found, _ = paramfiles.pages(["digits", "cifar10:cpu"])
     assert [(name, page["budget"]) for name, page in found.items()] == [("digits", "quick"), ("cifar10", "cpu")]
     assert found["cifar10"]["title"] == "CIFAR-10"
     with pytest.raises(ParamsError, match="budget-cpuu"):
-        cli._read(["cifar10:cpuu"], None, None)
+        paramfiles.pages(["cifar10:cpuu"])
     with pytest.raises(ParamsError, match="names its own budget"):
-        cli._read(["pretrain-cifar100:cpu"], None, None)
+        paramfiles.pages(["pretrain-cifar100:cpu"])
 
 
 def test_a_page_may_take_part_in_some_studies_only():
-    found = cli._pinned(cli._read(["cifar10-all"], None, None))
-    assert {run.model for run in cli._runs(found, None)} == {"mobilenet_v3_small", "squeezenet1_1"}
+    found = asked.pin(paramfiles.pages(["cifar10-all"])[0])
+    assert {run.model for run in asked.runs(found)} == {"mobilenet_v3_small", "squeezenet1_1"}
     with pytest.raises(ParamsError, match="cifar10-all: no part in 02_transfer"):
-        cli._runs(found, ["02_transfer"])
+        asked.runs(found, ["02_transfer"])
 
 
 def test_one_page_with_two_budgets_is_two_pages():
-    found = cli._read(["digits:quick", "digits:cpu"], "quick", None)
+    found, _ = paramfiles.pages(["digits:quick", "digits:cpu"], "quick")
     assert {name: (page["budget"], page["title"]) for name, page in found.items()} == {
         "digits-quick": ("quick", "Digits, budget quick"),
         "digits-cpu": ("cpu", "Digits, budget cpu"),
     }
-    assert list(cli._read(["digits", "digits:cpu"], "quick", None)) == ["digits", "digits-cpu"]
+    assert list(paramfiles.pages(["digits", "digits:cpu"], "quick")[0]) == ["digits", "digits-cpu"]
 
 
 def test_two_files_of_one_name_are_refused_with_both(tmp_path):
@@ -162,7 +185,7 @@ def test_two_files_of_one_name_are_refused_with_both(tmp_path):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "mine.yaml").write_text("title: Mine\n")
     with pytest.raises(ParamsError, match="a/mine.yaml and .*b/mine.yaml"):
-        cli._read([str(tmp_path / folder / "mine.yaml") for folder in ("a", "b")], "quick", None)
+        paramfiles.pages([str(tmp_path / folder / "mine.yaml") for folder in ("a", "b")], "quick")
 
 
 @pytest.mark.parametrize("home", ["my home", "~/my home"])
@@ -232,7 +255,7 @@ def test_a_home_that_may_not_be_written_to_is_named_before_anything_trains(house
 @pytest.mark.parametrize("command", ["publish", "report"])
 def test_a_system_that_does_not_let_one_write_is_one_line(house, monkeypatch, command, number):
     run = save(Run(**RUN)).run
-    monkeypatch.setattr(cli, "_runs", lambda *_: [run])
+    monkeypatch.setattr(asked, "runs", lambda *_: [run])
     monkeypatch.setattr(studies, "ladder", lambda *_: [])
     monkeypatch.setattr(os, "mkdir", lambda path, *_: (_ for _ in ()).throw(OSError(number, os.strerror(number), path)))
     message = refusal(monkeypatch, command, "digits", "-p", "notebooks=[03_augmentation]")

@@ -8,16 +8,22 @@ import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import nbformat
 import pytest
 from papermill import execute_notebook
+from test_results import save
 
 from lwnb.base.places import CHECKOUT
-from lwnb.plan import paramfiles
+from lwnb.batch import asked, estimates, grid, prepare, refusals
+from lwnb.plan import facts, paramfiles
 from lwnb.plan.run import Run
+from lwnb.records import results
 from lwnb.records.results import Record
+from lwnb.report import book, make
+from lwnb.report.execution import Executed
 
 TINY = (
     "models=[mobilenet_v3_small, shufflenet_v2_x1_0]", "train_size=240", "test_size=100", "epochs=6",
@@ -76,6 +82,34 @@ def test_every_figure_has_a_text_and_every_number_its_n(built):
 def test_every_study_tells_what_is_known_of_the_images(built):
     for study in STUDIES:
         assert "142 + 36" in (built[0] / "build/html" / study / "digits.html").read_text(), study
+
+
+def test_a_report_can_be_called_and_does_no_step_twice(house, monkeypatch):
+    changes = ["models=[squeezenet1_1]", "notebooks=[01_architectures, 05_deployment]"]
+    values, _ = paramfiles.pages(["digits"], changes=changes)
+    (run,) = asked.runs(asked.pin(values))
+    save(run)
+    steps, seen = Counter(), []
+    for module, name in ((grid, "pin"), (estimates, "missing"), (estimates, "estimate"), (refusals, "refuse"),
+                         (results, "every"), (prepare, "prepare"), (prepare, "time_eager")):  # fmt: skip
+        real = (lambda *_: None) if module is prepare else getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *a, real=real, name=name: steps.update([name]) or real(*a))
+
+    def build(pages, fingerprint, progress):
+        seen.extend([*pages, *map(fingerprint, [*pages, None])])
+        return house / "index.html", [Executed(house, None, house, "planted", False, 0.0)]
+
+    monkeypatch.setattr(book, "report", build)
+    made = make.report(values)
+    assert steps == dict.fromkeys(("pin", "missing", "estimate", "refuse", "every", "prepare", "time_eager"), 1)
+    assert made.index == house / "index.html" and made.runs["key"].tolist() == [run.key]
+    assert [one.error for one in made.broken] == ["planted"]
+    page, of_page, of_all = seen
+    assert page.values["num_classes"] == 10 and page.values["models"] == ["squeezenet1_1"] and of_page != of_all
+
+
+def test_without_a_page_the_published_ones_are_shown():
+    assert list(make.published()) == list(facts.PUBLISHED)
 
 
 def record_of(metrics: Path) -> Record:

@@ -5,9 +5,8 @@ import hashlib
 import pytest
 from trees import by_class, folder
 
-from lwnb import cli
 from lwnb.base.places import CHECKOUT
-from lwnb.batch import refusals
+from lwnb.batch import asked, refusals
 from lwnb.plan import facts, paramfiles, params, studies, tuned
 
 PAGES = sorted(f.stem for f in (CHECKOUT / "params").glob("*.yaml") if not f.stem.startswith(("budget", "tuned")))
@@ -34,7 +33,7 @@ ASKED = {
 @pytest.mark.parametrize("page", ASKED)
 def test_a_page_asks_for_the_runs_of_the_first_edition(house, monkeypatch, page):
     monkeypatch.setattr(tuned, "FILE", house / "no-tuned.yaml")
-    (values,) = cli._read([page], None, None).values()
+    (values,) = paramfiles.pages([page])[0].values()
     keys = sorted(run.key for run in studies.runs(params.check(values)))
     assert (len(keys), hashlib.sha256(" ".join(keys).encode()).hexdigest()[:16]) == ASKED[page]
 
@@ -60,7 +59,7 @@ def test_a_folder_put_into_the_shipped_page_is_used_whole(house, splits, budget)
         "budget: quick", f"budget: {budget}"
     )
     page.write_text(text, encoding="utf-8")
-    (p,) = cli._pinned(cli._read([str(page)], None, None)).values()
+    (p,) = asked.pin(paramfiles.pages([str(page)])[0]).values()
     assert (p.pool_train + p.pool_test, p.num_classes) == (270, 3)
     runs = studies.runs(p)
     refusals.refuse(

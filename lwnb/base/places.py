@@ -1,6 +1,8 @@
 """Where things lie: the checkout, the home, published records."""
 
+import errno
 import os
+import re
 from pathlib import Path
 
 from lwnb.base.errors import ParamsError
@@ -37,6 +39,21 @@ def settle() -> None:
     for name in PLACES:
         if text := os.environ.get(name):
             os.environ[name] = str(Path(text).expanduser().absolute())
+
+
+UNWRITABLE = {
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENOSPC, errno.EDQUOT,
+}  # fmt: skip
+"""What a system says of a place that it does not let one write to: no fault of the program."""
+
+
+def unwritable(error: OSError) -> str | None:
+    """What could not be written, why, and what helps, in one line; None of an error that says something else."""
+    if error.errno not in UNWRITABLE:
+        return None
+    place = re.sub(r"\.tmp\d+$", "", str(error.filename or home()))
+    advice = "make room or a way there, or name another place: LWNB_HOME is the folder of runs, images and reports"
+    return f"{place}: cannot be written ({error.strerror}): {advice}"
 
 
 def _place(name: str, usual: Path) -> Path:

@@ -2,10 +2,40 @@
 
 from collections import defaultdict
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from lwnb.plan.facts import SPEED
 from lwnb.plan.run import Run
 from lwnb.records import machine, results
+
+
+class Outlook(NamedTuple):
+    """What is ahead of some runs: looked up once, by `outlook`, and handed on."""
+
+    runs: list[Run]  # each once
+    missing: list[Run]  # those that must be trained, sources first
+    seconds: dict[str, float | None]  # their training time by their key, see `estimate`
+
+    def line(self) -> str:
+        """How many runs are there, how many will train, and for how long."""
+        known = [cost for cost in self.seconds.values() if cost is not None]
+        rest = f", and {len(self.seconds) - len(known)} without an estimate" if len(known) < len(self.seconds) else ""
+        time = f", about {_clock(sum(known))}{rest}" if self.missing else ""
+        here = len(self.runs) - len(self.missing)
+        return f"{len(self.runs)} runs: {here} are there, {len(self.missing)} to train{time}."
+
+
+def _clock(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def outlook(runs: Iterable[Run]) -> Outlook:
+    """Which of these runs are missing, and how long they would take."""
+    known = {run.key: run for run in runs}
+    todo = missing(known.values())
+    return Outlook(list(known.values()), todo, dict(zip([run.key for run in todo], estimate(todo), strict=True)))
 
 
 def missing(runs: Iterable[Run]) -> list[Run]:
@@ -35,6 +65,8 @@ def estimate(runs: list[Run]) -> list[float | None]:
     From this machine's runs of the same network, image size and output stride, frozen or not; else of the same network;
     else `SPEED`. Long runs count by their length, since short ones are slowed by what is not training.
     """
+    if not runs:
+        return []  # and no record is read
     spent, done, here = defaultdict(float), defaultdict(float), machine.machine()
     for record in results.every():
         if not record.published and _made_on(here, about := record.environment):
@@ -61,8 +93,11 @@ def _work(run: Run, images: int = 0) -> float:
     return run.epochs * (images or size) * (run.image_size / 32) ** 2 * (32 / run.output_stride) ** 2
 
 
-def plan_table(runs: list[Run]):
-    """A DataFrame with a row a run: key, the fields in which the runs differ, status, and estimated seconds."""
+def plan_table(runs: list[Run], ahead: Outlook | None = None):
+    """A DataFrame with a row a run: key, the fields in which the runs differ, status, and estimated seconds.
+
+    `ahead` is their outlook, where it is known.
+    """
     import pandas as pd
 
     rows = [run.model_dump() for run in runs]
@@ -74,7 +109,7 @@ def plan_table(runs: list[Run]):
     if "digest" in frame:
         frame["digest"] = frame["digest"].str[:12]  # as long as a key
     frame.insert(0, "key", [run.key for run in runs])
-    todo = {run.key for run in missing(runs)}
     frame["status"] = [results.status(run) for run in runs]
-    frame["estimate_s"] = [cost if run.key in todo else 0.0 for run, cost in zip(runs, estimate(runs), strict=True)]
+    seconds = (ahead or outlook(runs)).seconds
+    frame["estimate_s"] = [seconds.get(run.key, 0.0) for run in runs]
     return frame

@@ -61,6 +61,7 @@ def ensure(
     workers: int | None = None,
     scheduler: str | None = None,
     exported: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    ahead: estimates.Outlook | None = None,
 ):
     """Train what is missing, sources first, then the longest, and return the table of all these runs.
 
@@ -73,10 +74,11 @@ def ensure(
     scheduler : the address of a dask scheduler whose workers train instead; by default what `LWNB_SCHEDULER` says.
         Records and weights come back to this process.
     exported : runtimes by the key of a run: what is trained now is also exported to these as it ends, and tested there
+    ahead : the outlook of these runs, where it is known
     """
-    known, todo = {run.key: run for run in runs}, estimates.missing(runs)
+    ahead = ahead or estimates.outlook(runs)
+    known, todo, expected = {run.key: run for run in ahead.runs}, ahead.missing, ahead.seconds
     sources = {run.parent for run in todo}
-    expected = dict(zip((run.key for run in todo), estimates.estimate(todo), strict=True))
     jobs = [Job(run, known.get(run.parent), run.key in sources, exported.get(run.key, ())) for run in todo]
     if workers is None and scheduler is None:
         workers, scheduler = pool.default()

@@ -10,6 +10,7 @@ from functools import partial
 from lwnb.base.places import home
 from lwnb.edge import protocol
 from lwnb.evidence import deployed
+from lwnb.plan import studies
 from lwnb.plan.facts import Cell
 from lwnb.plan.params import Params
 from lwnb.plan.run import Run
@@ -20,6 +21,27 @@ def footprints(p: Params) -> list[dict]:
     """The bytes of each network's files and of its planned activations, exported where no record holds them yet."""
     _side_by_side(_unweighed(deployed.shapes(p), protocol.usable(p)))
     return [costs.find_footprint(shape) or shape for shape in map(_shape, deployed.shapes(p))]
+
+
+def measure(p: Params, progress: Callable[[str], None] = lambda line: None) -> None:
+    """Measure on this machine what the networks of a page cost on its runtimes, where no record holds it yet.
+
+    Raises
+    ------
+    ParamsError
+        A runtime of the page is not installed.
+    """
+    protocol.require(p.runtimes)
+    footprints(p)
+    cells = protocol.cells(p)
+    todo = protocol.unmeasured(cells, p.device_rounds)
+    progress(f"{len(cells)} cells, {len(todo)} to measure, {p.device_rounds} processes each")
+    protocol.measure_cells(cells, p.device_rounds, progress)
+
+
+def shown(p: Params) -> list[Run]:
+    """The runs whose exported networks the page on deployment shows; none where these parameters have no such page."""
+    return studies.deployment(p) if "05_deployment" in p.notebooks else []
 
 
 def prepare(p: Params, runs: Iterable[Run], progress: Callable[[str], None] = lambda line: None) -> None:
@@ -48,6 +70,11 @@ def published(runs: Iterable[Run]) -> bool:
     """Whether all of these runs that have a record were trained elsewhere and published, and there are some."""
     records = [record for record in map(results.find, runs) if record]
     return bool(records) and all(record.published for record in records)
+
+
+def convert_shown(p: Params) -> None:
+    """`convert`, of the networks that the page on deployment shows, for the runtimes that are installed."""
+    convert(shown(p), protocol.usable(p))
 
 
 def convert(runs: Iterable[Run], wanted: list[str]) -> None:

@@ -9,18 +9,19 @@ from lwnb.plan.run import Run, Source
 from lwnb.records import results
 
 
-def refuse(runs: Iterable[Run]) -> None:
+def refuse(runs: Iterable[Run], ahead: estimates.Outlook | None = None) -> None:
     """Refuse, before anything trains, what would stop these runs: their images, splits, networks or weights.
 
-    Only runs that must be trained count. Images that would have to be downloaded are taken as they should be.
+    Only runs that must be trained count. Images that would have to be downloaded are taken as they should be. `ahead`
+    is the runs' outlook, where it is known.
 
     Raises
     ------
     ParamsError, DataError
         What is wrong, once, whatever the number of runs that it would stop.
     """
-    runs = list(runs)
-    todo, known = estimates.missing(runs), {run.key for run in runs}
+    ahead = ahead or estimates.outlook(runs)
+    todo, known = ahead.missing, {run.key for run in ahead.runs}
     for run in {(r.model, r.image_size, r.output_stride): r for r in todo}.values():
         _check_network(run)
     for run in {(r.parent, r.model): r for r in todo if r.parent and r.parent not in known}.values():

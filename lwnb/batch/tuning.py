@@ -1,9 +1,15 @@
 """Learning rates tuned for each network: a climb on validation, kept in `params/tuned.yaml` with the runs that it met."""
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import yaml
 
 from lwnb.base import disk
-from lwnb.plan import tuned
+from lwnb.base.errors import ParamsError
+from lwnb.batch import estimates, grid, refusals
+from lwnb.plan import studies, tuned
+from lwnb.plan.params import Params
 from lwnb.plan.run import Run
 from lwnb.records import results
 
@@ -11,6 +17,37 @@ HEAD = "# Learning rates by network, chosen on validation among those tried: wri
 
 START = 3
 """So many rates in the middle of a ladder are tried at first."""
+
+
+class Tuned(NamedTuple):
+    """What came of a climb: the rate that each network has now, None without a choice, and the runs that failed."""
+
+    rates: dict[str, float | None]
+    failed: list[Run]
+
+
+def tune(name: str, p: Params, workers: int | None, scheduler: str | None, progress: Callable[[str], None]) -> Tuned:
+    """Climb each network's ladder of learning rates, all networks of a page side by side, and keep what each prefers.
+
+    The climb stops where a run fails. `progress` is called with a line before each round of training.
+
+    Raises
+    ------
+    ParamsError
+        The page has no rates to choose from.
+    """
+    if len(p.tune_lrs) < 2:
+        advice = "try -p 'tune_lrs=[1.0e-3, 4.0e-3]'"
+        raise ParamsError(f"{name}: tune_lrs: {p.tune_lrs} is nothing to choose from; {advice}")
+    ladders = {model: studies.ladder(p, model) for model in p.models}
+    failed: list[Run] = []
+    while not failed and (runs := [run for ladder in ladders.values() for run in wanted(ladder)]):
+        ahead = estimates.outlook(runs)
+        refusals.refuse(runs, ahead)
+        progress(ahead.line())
+        grid.ensure(runs, workers, scheduler, {}, ahead)
+        failed = estimates.missing(runs)
+    return Tuned({model: choose(ladder) for model, ladder in ladders.items()}, failed)
 
 
 def wanted(ladder: list[Run]) -> list[Run]:

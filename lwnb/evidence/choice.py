@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lwnb.base.errors import ParamsError, nearest
 from lwnb.base.places import CHECKOUT
@@ -231,6 +231,29 @@ def _for_budget(ranked: pd.DataFrame, budget: Budget) -> dict:
 def _said(row) -> str:
     runtime = f", {row['runtime']}" if isinstance(row["runtime"], str) else ", not exported"
     return f"{name(row['model'])} {row['precision']}{runtime}"
+
+
+def recommend(dataset: str, device: str | None = None, **limits: float | None) -> str:
+    """The finished runs on a data set, ranked within `Limits` on a device, as text.
+
+    Parameters
+    ----------
+    device : part of the name of a device with records; this machine by default
+
+    Raises
+    ------
+    ParamsError
+        A limit that cannot be, no finished run, or a name that several devices have.
+    """
+    try:
+        checked = Limits(**limits)
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = f"--{first['loc'][0].replace('_', '-')}"
+        raise ParamsError(f"{option}: {first['input']!r} is not possible: {first['msg']}") from None
+    timings = costs.timings_table()
+    where = device_of(device, sorted(set(timings["device"])))
+    return text(choose(candidates(records_of(dataset), where, timings), checked), where)
 
 
 def text(ranked: pd.DataFrame, device: str, most: int = 20) -> str:

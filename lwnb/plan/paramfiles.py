@@ -1,8 +1,10 @@
 """Where parameters come from: flat YAML files, and the cells of a notebook."""
 
 import ast
+import copy
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -41,8 +43,13 @@ def _mapping(file: Path) -> dict:
     return loaded
 
 
+@lru_cache
+def _parsed(text: str) -> Any:
+    return yaml.safe_load(text)
+
+
 def load_yaml(file: Path) -> Any:
-    """What a YAML file holds.
+    """What a YAML file holds; a text that was parsed before is not parsed again, as one is asked for by every run.
 
     Raises
     ------
@@ -51,7 +58,7 @@ def load_yaml(file: Path) -> Any:
         It cannot be read for another reason, or is no YAML: one line, with the place.
     """
     try:
-        return yaml.safe_load(file.read_text(encoding="utf-8"))
+        return copy.deepcopy(_parsed(file.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise
     except OSError as error:
@@ -142,6 +149,56 @@ def files_of(page: str, budget: str | None = None) -> list[Path]:
             f"{page}: {own.name} names its own budget, {named!r}, and takes no other: leave {budget!r} out, or change that line"
         )
     return [file_of(f"budget-{named}"), own] if named else [own, file_of(f"budget-{budget or 'quick'}")]
+
+
+def pages(
+    texts: Iterable[str], budget: str | None = None, changes: Iterable[str] = ()
+) -> tuple[dict[str, dict], list[str]]:
+    """The flat values of the pages that a command is asked for, by name; and where their files differ, a line a page.
+
+    Parameters
+    ----------
+    texts : pages as `files_of` takes them; `cifar10:cpu` is one with a budget of its own
+    budget : the budget of all others that name none
+    changes : `NAME=VALUE`, over the files of every page
+
+    Raises
+    ------
+    ParamsError
+        A file or a value that cannot be read, or two pages of one name.
+    """
+    given, found, lines = dict(map(change, changes)), [], []
+    if "budget" in given:
+        raise ParamsError(f"-p budget={given['budget']}: a budget is a file of parameters: --budget {given['budget']}")
+    for text in texts:
+        name, _, own = text.partition(":") if not Path(text).suffix else (text, "", "")
+        files = files_of(name, own or budget)
+        lines += _overruled(name, files, given)
+        values = merge(files) | given
+        found.append((text, page_name(Path(name).stem), own, values | {"title": params.check(values).title}))
+    return _distinct(found), lines
+
+
+def _overruled(name: str, files: list[Path], given: Iterable[str]) -> list[str]:
+    """The keys on which a page's files differ and that no change decides, in one line, or none."""
+    differ = {key: values for key, values in differing(files).items() if key not in given}
+    said = "; ".join(f"{key} {values[-1]!r}, not {values[0]!r}" for key, values in differ.items())
+    return [f"{name}: {files[-1].name} overrules {files[0].name}: {said}"] if said else []
+
+
+def _distinct(found: list[tuple[str, str, str, dict]]) -> dict[str, dict]:
+    """Values by page name, of pages as (text asked for, name, budget of its own, values): no two have one name.
+
+    Where names are the same, those with a budget of their own carry it in name and title.
+    """
+    names, texts, pages = [name for _, name, _, _ in found], {}, {}
+    for text, name, own, values in found:
+        if own and names.count(name) > 1:
+            name, values = page_name(f"{name}-{own}"), values | {"title": f"{values['title']}, budget {own}"}
+        if name in pages:
+            raise ParamsError(f"{texts[name]} and {text} are both page {name!r}: leave one out, or rename its file")
+        texts[name], pages[name] = text, values
+    return pages
 
 
 def differing(files: Iterable[str | Path]) -> dict[str, tuple]:

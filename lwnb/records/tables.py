@@ -2,6 +2,7 @@
 
 from lwnb.base import disk
 from lwnb.base.places import home
+from lwnb.plan.columns import beside
 from lwnb.plan.run import Run
 from lwnb.records import failures, machine, results
 
@@ -15,6 +16,12 @@ COUNTS = ("n_train", "n_val", "n_test", "num_classes", "guess_top1", "epochs_run
 
 MEASURED = ("train_seconds", "epoch_seconds", "images_per_second", "wall_seconds", "started", "other_load")
 """The fields of a run's environment that stand in the table of runs."""
+
+
+LISTED = (
+    "key", "dataset", "model", "arm", "augment", "seed", "epochs", "status", "top1", "n_test", "train_seconds",
+)  # fmt: skip
+"""The columns of `listing`; where classes are unequal, more stand beside top-1."""
 
 
 def failed() -> list[dict]:
@@ -52,6 +59,21 @@ def of_runs(runs: list[Run]):
             *(name for name in (*ACCURACIES, *COUNTS, *MEASURED, "trained_on", "reason") if name not in frame),
         ]
     )
+
+
+def reasons(frame) -> list[str]:
+    """Why runs of a table failed, a line a reason: the first run that it stopped, and how many more."""
+    lines = []
+    for reason, rows in frame[frame["status"] == "failed"].groupby("reason", sort=False, dropna=False):
+        first, more = rows.iloc[0], f" and {len(rows) - 1} more" if len(rows) > 1 else ""
+        lines.append(f"run {first['key']} ({first['dataset']}, {first['model']}){more} failed: {reason}")
+    return lines
+
+
+def listing():
+    """The table of all finished runs in short, for a terminal: the columns of `LISTED`."""
+    frame = of_runs([record.run for record in results.every()])
+    return frame[beside([name for name in LISTED if name in frame], frame)]
 
 
 def origins(runs: list[Run]):

@@ -140,7 +140,9 @@ def write(readme: Path = CHECKOUT / "README.md") -> None:
     """
     text, published = readme.read_text(encoding="utf-8"), pages()
     if not published:
-        raise ParamsError("no page is published: lwnb.plan.facts.PUBLISHED names none whose every run stands in results/")
+        raise ParamsError(
+            "no page is published: lwnb.plan.facts.PUBLISHED names none whose every run stands in results/"
+        )
     if BEGIN not in text or END not in text:
         raise ParamsError(f"{readme}: has no lines {BEGIN.strip()!r} and {END!r} for the opening to stand between")
     found = frames(published)

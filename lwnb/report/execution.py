@@ -21,7 +21,7 @@ from lwnb.base.errors import ParamsError
 from lwnb.base.places import CHECKOUT
 from lwnb.plan.paramfiles import page_name
 
-Fingerprints = Callable[[Path, "Page | None"], str]
+Fingerprints = Callable[["Page | None"], str]
 
 WORKERS = min(8, (os.cpu_count() or 1) + 1)
 """Notebooks executed side by side: one more than there are cores, since each also waits for its kernel."""
@@ -82,29 +82,34 @@ def execute(
         which maps their names to their values. The others are studies, executed with its values for each page that takes
         part in them (parameter `notebooks`).
     out : the executed notebooks go to `out/executed`.
-    fingerprints : a hash of the run records that a notebook reads for a page (None: for all pages).
+    fingerprints : a hash of the run records that the studies read for a page; of None, what the others read, asked for
+        when the studies are done. It is called once for each.
     workers : notebooks executed side by side, each in processes of its own.
     progress : called with one line for each notebook that is done.
     """
     _check(pages)
+    prints = {page.name: fingerprints(page) for page in pages}
     studies = [
-        (notebook, page)
+        (notebook, page, prints[page.name])
         for notebook in filter(is_study, notebooks)
         for page in pages
         if notebook.stem in page.values.get("notebooks", [notebook.stem])
     ]
-    singles = [(notebook, None) for notebook in notebooks if not is_study(notebook)]
-    every = {page.name: page.values for page in pages}
+    singles = [notebook for notebook in notebooks if not is_study(notebook)]
+    every, same = {page.name: page.values for page in pages}, _same()
 
     def run(job):
-        notebook, page = job
+        notebook, page, records = job
         values = page.values if page else {"pages": every}
-        done = _execute(notebook, page, values, out / "executed", fingerprints, environment)
+        stamp = same | {"notebook": digest([notebook]), "values": values, "records": records}
+        done = _execute(notebook, page, values, out / "executed", json.dumps(stamp, indent=1), environment)
         progress(done.line())
         return done
 
     with _kernel() as environment, ThreadPoolExecutor(workers) as pool:
-        return [*pool.map(run, studies), *pool.map(run, singles)]  # the singles read what the studies left
+        done = [*pool.map(run, studies)]
+        left = fingerprints(None)  # the singles read what the studies left
+        return [*done, *pool.map(run, [(notebook, None, left) for notebook in singles])]
 
 
 def _check(pages: Sequence[Page]) -> None:
@@ -125,10 +130,10 @@ def _kernel():
         yield os.environ | {"JUPYTER_PATH": os.pathsep.join(paths), "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
 
 
-def _execute(notebook: Path, page: Page | None, values: dict, folder: Path, fingerprints, environment) -> Executed:
+def _execute(notebook: Path, page: Page | None, values: dict, folder: Path, stamp: str, environment) -> Executed:
+    """Execute a notebook, unless the one that is there has this stamp: all that it depends on, as JSON."""
     stem = f"{notebook.stem}/{page.name}" if page else notebook.stem
     target, stamp_file = folder / f"{stem}.ipynb", folder / f"{stem}.json"
-    stamp = _stamp(notebook, values, fingerprints(notebook, page))
     if target.exists() and stamp_file.exists() and stamp_file.read_text() == stamp:
         return Executed(notebook, page, target, None, True, 0.0)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -142,16 +147,10 @@ def _execute(notebook: Path, page: Page | None, values: dict, folder: Path, fing
     return Executed(notebook, page, target, error, False, time.perf_counter() - start)
 
 
-def _stamp(notebook: Path, values: dict, fingerprint: str) -> str:
-    """Everything that an executed notebook depends on, as JSON."""
-    parts = {
-        "notebook": digest([notebook]),
-        "values": values,
-        "package": [__version__, digest(sorted(Path(__file__).parents[1].rglob("*.py")))],
-        "data": digest(sorted((CHECKOUT / "book").glob("*.yaml"))),
-        "records": fingerprint,
-    }
-    return json.dumps(parts, indent=1)
+def _same() -> dict:
+    """What all executed notebooks depend on: the package, and the data of the book."""
+    package = [__version__, digest(sorted(Path(__file__).parents[1].rglob("*.py")))]
+    return {"package": package, "data": digest(sorted((CHECKOUT / "book").glob("*.yaml")))}
 
 
 def digest(files: Sequence[Path]) -> str:

@@ -7,8 +7,8 @@ from planted import plant
 
 from lwnb import cli
 from lwnb.base.errors import ParamsError
-from lwnb.batch import grid, prepare, tuning
-from lwnb.plan import studies, tuned
+from lwnb.batch import asked, grid, prepare, tuning
+from lwnb.plan import paramfiles, studies, tuned
 from lwnb.plan.params import check
 from lwnb.records import failures, results
 
@@ -75,7 +75,7 @@ def test_a_climb_ends_when_the_best_lies_inside_or_the_ladder_ends(p, monkeypatc
 
     monkeypatch.setattr(grid, "ensure", ensure)
     changes = [f"tune_lrs={LADDER[::-1]}", "models=[resnet18]", "notebooks=[01_architectures]"]
-    page = cli._pinned(cli._read(["digits"], "quick", changes))["digits"]
+    page = asked.pin(paramfiles.pages(["digits"], "quick", changes)[0])["digits"]
     cli.tune(["digits"], "quick", changes)
     ladder = studies.ladder(page, "resnet18")
     assert rounds[0] == LADDER[2:5] and sorted(lr for some in rounds for lr in some) == tried == tuned.tried(ladder)
@@ -156,7 +156,7 @@ def test_one_rate_is_nothing_to_choose_from(house):
 
 def test_what_chose_a_rate_is_published_with_its_page(p, house):
     changes = [f"tune_lrs={RATES}", "models=[resnet18]"]
-    page = cli._pinned(cli._read(["digits"], "quick", changes))["digits"]
+    page = asked.pin(paramfiles.pages(["digits"], "quick", changes)[0])["digits"]
     runs = studies.ladder(page, "resnet18")
     finish(runs, (0.7, 0.8, 0.75))
     tuning.choose(runs)
@@ -169,7 +169,7 @@ def test_the_chosen_run_is_exported_for_the_page_on_deployment(p, monkeypatch):
     exported = []
     monkeypatch.setattr(prepare, "convert", lambda runs, runtimes: exported.extend((run.lr, runtimes) for run in runs))
     changes = [f"tune_lrs={RATES}", "models=[resnet18]", "runtimes=[onnxruntime]"]
-    page = cli._pinned(cli._read(["digits"], "quick", changes))["digits"]
+    page = asked.pin(paramfiles.pages(["digits"], "quick", changes)[0])["digits"]
     finish(studies.ladder(page, "resnet18"), (0.7, 0.8, 0.75))
     cli.tune(["digits"], "quick", changes)
     assert exported == [(0.002, ["onnxruntime"])]

@@ -275,3 +275,13 @@ def test_a_notebook_s_parameter_of_another_type_is_refused():
 def test_a_page_s_own_data_set_is_no_source():
     with pytest.raises(ParamsError, match="source: 'cifar10' is the page's own"):
         check({"dataset": "cifar10", "augment": "none", "policies": ["none"], "source": "cifar10"})
+
+
+def test_a_file_is_read_anew_when_it_changed_and_what_was_read_may_be_changed(tmp_path):
+    file = tmp_path / "page.yaml"
+    for lrs in ([1, 2], [3, 4]):
+        file.write_text(f"tune_lrs: {lrs}\n")
+        for _ in range(2):
+            read_now = paramfiles.merge([file])
+            assert read_now == {"tune_lrs": lrs}
+            read_now["tune_lrs"].append(5)
