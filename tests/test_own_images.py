@@ -72,6 +72,8 @@ def test_photographs_become_a_page_and_a_file_that_guesses_as_its_run_did(house)
     own = [record for record in results.every() if record.run.dataset == "folder" and record.learned]
     best = max(own, key=lambda record: record.metrics["val_top1"])
     assert best.metrics["top1"] > 0.6 and best.metrics["classes"] == list(CLASSES)
+    said = lwnb(house, "recommend", "--dataset", "folder")
+    assert any(f"run {record.run.key}" in said for record in own)
     lwnb(house, "export", best.run.key, "-o", str(house / "net.onnx"))
     test = sets.load(Source(dataset="folder", data_root=str(place)), best.run.image_size).test
     said = {image.numpy().tobytes(): CLASSES[top] for image, top in zip(test.images, best.predictions["top5"][:, 0])}

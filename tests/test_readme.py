@@ -119,7 +119,8 @@ DO_OTHER = (
 NOTEBOOK = (
     ".venv/bin/papermill notebooks/01_architectures.ipynb out.ipynb -f params/cifar10.yaml -f params/budget-quick.yaml"
 )
-NOT_HERE = {"make test", "make lab", "make bench", "lwnb fetch flowers", "lwnb report flowers", NOTEBOOK}
+OWN_IMAGES = {f".venv/bin/lwnb {words}" for words in ("fetch flowers", "report flowers", "recommend --dataset folder")}
+NOT_HERE = {"make test", "make lab", "make bench", *OWN_IMAGES, NOTEBOOK}
 """What test_makefile.py, test_own_images.py and the last test here run."""
 
 

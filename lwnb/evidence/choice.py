@@ -265,6 +265,6 @@ def text(ranked: pd.DataFrame, device: str, most: int = 20) -> str:
         costs = f"{row['size_mb']:.2f} MB, {latency}, {memory}, {number(row['macs'], SHOWN['macs'])} M MACs"
         behind = f"; against the first {row['behind']}" if isinstance(row.get("behind"), str) else ""
         rate = f"top-1 {row['top1']:.3f} (n = {row['n_test']:,}{guessed(*(row[column] for column in BESIDE))})"
-        lines.append(f"{row['verdict']:15} {_said(row):42} {rate}; {costs}{behind}")
+        lines.append(f"{row['verdict']:15} {_said(row):42} {rate}; {costs}{behind}; run {row['key']}")
         lines += [f"{'':15} {row['why']}"] if row["why"] else []
     return "\n".join([f"device: {device}; one image at a time, one thread", *lines])
