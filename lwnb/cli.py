@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from lwnb.base import errors, places
+from lwnb.base import doors, places
 from lwnb.base.errors import LwnbError, ParamsError
 from lwnb.plan import facts, paramfiles, params
 from lwnb.plan.params import Params
@@ -42,7 +42,8 @@ Changes = Annotated[
     list[str] | None, typer.Option("--param", "-p", help="A parameter as NAME=VALUE, over the files; repeatable.")
 ]
 Studies = Annotated[
-    list[str] | None, typer.Option("--study", "-s", help="Only this study, such as 01_architectures; repeatable.")
+    list[str] | None,
+    typer.Option("--study", "-s", help=f"Only this study, such as {next(iter(facts.STUDIES))}; repeatable."),
 ]
 Workers = Annotated[
     int | None, typer.Option("--workers", "-w", min=1, help="Processes that train side by side. Default: one a core.")
@@ -121,11 +122,9 @@ def _distinct(found: list[tuple[str, str, str, dict]]) -> dict[str, dict]:
 def _runs(pages: dict[str, Params], only: list[str] | None) -> list:
     from lwnb.plan import studies
 
-    names = only or list(studies.STUDIES)
+    names = only or list(facts.STUDIES)
     for name in names:
-        if name not in studies.STUDIES:
-            known = ", ".join(studies.STUDIES)
-            raise ParamsError(f"study {name!r}: known are {known}{errors.nearest(name, studies.STUDIES)}")
+        doors.known(name, facts.STUDIES, "--study")
     found = studies.distinct([run for p in pages.values() for run in studies.runs(p, names)])
     if not found:
         raise ParamsError(f"{', '.join(pages)}: no part in {', '.join(names)}; see their parameter notebooks")
@@ -143,8 +142,7 @@ def _exported(pages: dict[str, Params]) -> dict[str, list[str]]:
     from lwnb.edge import protocol
     from lwnb.plan import studies
 
-    chosen = [p for p in pages.values() if "05_deployment" in p.notebooks]
-    return {run.key: protocol.usable(p) for p in chosen for run in studies.deployment(p)}
+    return {run.key: protocol.usable(p) for p in pages.values() for run in studies.exported(p)}
 
 
 def _announce(runs: list) -> None:
@@ -167,7 +165,7 @@ def _clock(seconds: float) -> str:
     )
 
 
-@app.command()
+@app.command(epilog=facts.listed())
 def plan(pages: Pages = None, budget: Budget = None, param: Changes = None, study: Studies = None) -> None:
     """List the runs of these pages: which are there, which would train, and for how long. Trains nothing."""
     from lwnb.batch import estimates, refusals
@@ -233,8 +231,8 @@ def tune(
         for model, ladder in ladders.items():
             lr = tuning.choose(ladder)
             typer.echo(f"{name} {model}: " + ("no choice: a run has no result" if lr is None else f"{lr:g}"))
-        if "05_deployment" in p.notebooks:  # shows the chosen ones, and weights do not outlive the machine
-            prepare.convert(studies.deployment(p), protocol.usable(p))
+        if wanted := studies.exported(p):  # a page shows the chosen ones, and weights do not outlive the machine
+            prepare.convert(wanted, protocol.usable(p))
         if failed:
             _fail(tables.of_runs(failed))
 
@@ -278,8 +276,8 @@ def report(
     _announce(runs)
     done = grid.ensure(runs, workers, scheduler, _exported(found))
     for p in found.values():
-        if "05_deployment" in p.notebooks:
-            prepare.prepare(p, studies.deployment(p), _tell)
+        if wanted := studies.exported(p):
+            prepare.prepare(p, wanted, _tell)
         prepare.time_eager(studies.architectures(p))
 
     def fingerprint(notebook: Path, page: Page | None) -> str:
@@ -451,7 +449,7 @@ def recommend(
 @app.command()
 def export(
     key: Annotated[str, typer.Argument(help="The key of a finished run; lwnb runs lists them.")],
-    form: Annotated[str, typer.Option("--format", help="onnx or executorch.")] = "onnx",
+    form: Annotated[str, typer.Option("--format", help=f"One of {', '.join(facts.FORMATS)}.")] = "onnx",
     int8: Annotated[bool, typer.Option("--int8", help="Quantise, calibrated on training images.")] = False,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="The file. Default: named by model, data set and key.")
@@ -459,19 +457,16 @@ def export(
 ) -> None:
     """Write a trained network as a file that can be shipped, with its classes, preprocessing and the terms of its data."""
     from lwnb.edge import protocol
-    from lwnb.plan import facts
     from lwnb.records import results
 
-    formats = {"onnx": "onnxruntime", "executorch": "executorch"}
-    if form not in formats:
-        raise ParamsError(f"--format {form}: allowed are onnx, executorch{errors.nearest(form, formats)}")
+    suffix = doors.known(form, facts.FORMATS, "--format").suffix
     record = results.find_key(key)
     if not record:
         raise ParamsError(f"{key}: no run has this key; lwnb runs lists those that are there")
-    protocol.require([formats[form]])
+    protocol.require_format(form)
     from lwnb.edge import convert
 
-    name = f"{record.run.model}-{record.run.dataset}-{key}{'-int8' * int8}{facts.SUFFIXES[form]}"
+    name = f"{record.run.model}-{record.run.dataset}-{key}{'-int8' * int8}{suffix}"
     file = out or Path(name)
     if file.is_dir():
         raise ParamsError(f"--out {file}: this is a folder; name the file, such as --out {file / name}")
@@ -494,7 +489,6 @@ def fetch(pages: Pages = None, budget: Budget = None, param: Changes = None) -> 
         )
         for sentence in census.sentences(found.digest):
             typer.echo(f"{name}: {sentence}")
-        if p.source == "imagenet" or p.weights == "imagenet":
-            for model in sorted({p.transfer_model, *(p.models if p.weights == "imagenet" else [])}):
-                states.imagenet(model)
-                typer.echo(f"{name}: ImageNet weights of {model}")
+        for model, source in studies.published_weights(p):
+            states.published(model, source)
+            typer.echo(f"{name}: weights {source} of {model}")

@@ -10,7 +10,7 @@ from functools import partial
 from lwnb.base.places import home
 from lwnb.edge import protocol
 from lwnb.evidence import deployed
-from lwnb.plan.facts import Cell
+from lwnb.plan.facts import FORMATS, RUNTIMES, Cell
 from lwnb.plan.params import Params
 from lwnb.plan.run import Run
 from lwnb.records import costs, results
@@ -98,11 +98,11 @@ def _convert(run: Run, todo: list[str]) -> None:
 
 
 def _unweighed(shapes: Iterable[Cell], wanted: list[str]) -> list[Callable[[], None]]:
-    formats = [form for form, runtime in (("onnx", "onnxruntime"), ("executorch", "executorch")) if runtime in wanted]
+    formats = dict.fromkeys(RUNTIMES[runtime].form for runtime in wanted)
     found = []
     for cell in shapes:
         known = costs.find_footprint(_shape(cell)) or {}
-        if gone := [form for form in formats if f"{form}_fp32_bytes" not in known]:
+        if gone := [form for form in formats if FORMATS[form].columns[0] not in known]:
             found.append(partial(_weigh, cell, gone))
     return found
 

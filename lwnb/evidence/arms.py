@@ -6,7 +6,7 @@ import pandas as pd
 
 from lwnb.evidence.compare import SETTING, best, flat, summary
 from lwnb.plan.columns import label
-from lwnb.plan.facts import name
+from lwnb.plan.facts import STUDIES, name
 from lwnb.records.results import Record
 
 
@@ -88,7 +88,7 @@ def _untuned(row, rows: pd.DataFrame, evidence: Evidence, study: str) -> list[st
     Rates tried are those of finished runs, of any page, that differ in nothing else; in a search over several
     hyperparameters at once, those of the same optimiser. Rates are compared on the seeds that all of them have, if any.
     """
-    if study == "04_hyperparameters":
+    if STUDIES[study].joint:
         tried = rows[rows["optimizer"] == row.optimizer]
     else:
         tried = _select(evidence.known, {c: row[c] for c in SETTING if c != "lr"})

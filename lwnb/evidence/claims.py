@@ -9,13 +9,14 @@ import pandas as pd
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from lwnb.base import doors
 from lwnb.base.errors import ParamsError
 from lwnb.base.places import CHECKOUT
 from lwnb.evidence import rules
 from lwnb.evidence.arms import Evidence, describe
 from lwnb.plan import studies
 from lwnb.plan.columns import label
-from lwnb.plan.facts import FIVE, TITLES
+from lwnb.plan.facts import FIVE, STUDIES, TITLES
 from lwnb.plan.params import Params
 from lwnb.plan.run import Dataset
 from lwnb.records import results, tables
@@ -74,8 +75,8 @@ class Claim(BaseModel):
     @field_validator("study")
     @classmethod
     def _known(cls, study: str) -> str:
-        if study not in studies.STUDIES:
-            raise ValueError(f"allowed are {', '.join(studies.STUDIES)}")
+        if study not in STUDIES:
+            raise ValueError(doors.allowed(study, STUDIES))
         return study
 
     def decided_by(self) -> str:
@@ -135,8 +136,8 @@ def stated(file: Path = CHECKOUT / "book" / "claims.yaml") -> list[Claim]:
 def evidence(p: Params, *more: pd.DataFrame) -> dict[str, Evidence]:
     """What each study of a page has to say; `more` are tables of key and further costs, such as `grid.latencies`."""
     known, found = tables.of_runs([record.run for record in results.every()]), {}
-    for study, runs_of in (studies.STUDIES | {"02_transfer": studies.on_target}).items():  # a source is no arm
-        runs = runs_of(p)
+    for study in STUDIES:
+        runs = studies.compared(study, p)
         frame = tables.of_runs(runs)
         parts = frame["augment"].str.split("+")
         mixed = [next((part for part in policy if part in ("mixup", "cutmix")), "none") for policy in parts]

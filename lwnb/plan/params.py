@@ -7,7 +7,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from lwnb.base import errors
 from lwnb.base.errors import ParamsError
-from lwnb.plan.facts import CLASSES, FIVE, STUDIES, TITLES
+from lwnb.plan import facts
+from lwnb.plan.facts import CLASSES, FIVE, TITLES
 from lwnb.plan.run import (
     Batch,
     Count,
@@ -21,7 +22,9 @@ from lwnb.plan.run import (
     Rate,
     Runtime,
     Schedule,
+    Start,
     Stride,
+    Study,
 )
 
 UNUSABLE = re.compile(r"[<>`$*|\\{}\[\]]|\b_|_\b|(?<!\S)#")
@@ -52,7 +55,7 @@ class Params(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     # page
-    notebooks: Annotated[list[Literal[STUDIES]], Field(min_length=1)] = list(STUDIES)
+    notebooks: Annotated[list[Study], Field(min_length=1, default_factory=lambda: list(facts.STUDIES))]
     # data
     title: Title = ""
     dataset: Dataset = "digits"
@@ -72,7 +75,7 @@ class Params(BaseModel):
     # training
     budget: str = "quick"
     models: Annotated[list[Model], Field(min_length=1)] = list(FIVE)
-    weights: Literal["none", "imagenet"] = "none"
+    weights: Start = "none"
     seeds: Positive = 1
     first_seed: Count = 0
     epochs: Positive = 8
@@ -114,7 +117,7 @@ class Params(BaseModel):
     hyper_schedules: Annotated[list[Schedule], Field(min_length=1)] = ["constant", "cosine"]
     hyper_weight_decays: Annotated[list[Decay], Field(min_length=1)] = [5.0e-4, 0.05]
     # deployment
-    runtimes: list[Runtime] = ["onnxruntime"]
+    runtimes: list[Runtime] = [facts.REFERENCE]
     device_rounds: Positive = 1
 
     @model_validator(mode="before")
@@ -136,6 +139,9 @@ class Params(BaseModel):
             if "flip" in policy and (self.dataset == "digits" or not self.mirror_safe):
                 why = "a mirrored digit is no digit" if self.dataset == "digits" else "mirror_safe is false"
                 raise ValueError(f"augment: {policy!r} mirrors images, and {why}: use 'crop' instead of 'flip-crop'")
+        for model, source in [*((model, self.weights) for model in self.models), (self.transfer_model, self.source)]:
+            if source in facts.sources():
+                facts.published_weights(model, source)  # or refused
         if self.source == self.dataset:
             raise ValueError(
                 f"source: {self.source!r} is the page's own data set: name another one, or 'classes' for its other classes"
