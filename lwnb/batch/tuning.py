@@ -5,7 +5,6 @@ import yaml
 from lwnb.base import disk
 from lwnb.plan import tuned
 from lwnb.plan.run import Run
-from lwnb.plan.tuned import FILE
 from lwnb.records import results
 
 HEAD = "# Learning rates by network, chosen on validation among those tried: written by `lwnb tune`. Tried are rates and their runs.\n"
@@ -49,7 +48,7 @@ def choose(ladder: list[Run]) -> float | None:
     entry["tried"] = {record.run.lr: record.run.key for record in records}
     others = [known for known in tuned.entries() if not tuned.is_of(known, ladder)]
     ordered = sorted([*others, entry], key=lambda one: (one["dataset"], one["model"], str(one["tried"])))
-    disk.write(FILE, (HEAD + yaml.safe_dump(ordered, sort_keys=False)).encode())
+    disk.write(tuned.FILE, (HEAD + yaml.safe_dump(ordered, sort_keys=False)).encode())
     return best.lr
 
 
