@@ -17,6 +17,7 @@ from benchmarks import store
 from lwnb.base.places import CHECKOUT, home
 from lwnb.batch import estimates
 from lwnb.plan import paramfiles, run, studies
+from lwnb.plan.facts import IMAGENET
 from lwnb.records import results
 
 POLICIES = ("flip-crop", "autoaugment", "randaugment", "trivialaugment")
@@ -58,7 +59,7 @@ def augmenting(policy: str, images: int = 128, tries: int = 100) -> list[float]:
     generator = torch.Generator().manual_seed(0)
     batch = torch.randint(256, (images, 3, 32, 32), dtype=torch.uint8, generator=generator)
     labels = torch.zeros(images, dtype=torch.long)
-    return [images / took for took in seconds(lambda: augment(policy, batch, labels, 10, generator), tries)]
+    return [images / took for took in seconds(lambda: augment(policy, batch, labels, 10, generator, IMAGENET), tries)]
 
 
 def main() -> None:

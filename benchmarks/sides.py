@@ -14,7 +14,7 @@ from torch import nn
 
 from lwnb.data import sets
 from lwnb.networks import build
-from lwnb.networks.preprocessing import MEAN, STD
+from lwnb.plan.facts import IMAGENET
 from lwnb.plan.run import Run
 
 WORKERS = 2
@@ -47,7 +47,7 @@ def timm(run: Run) -> dict:
     task = sets.task(run)
     net = _network(run, task)
     size = {"input_size": (3, run.image_size, run.image_size), "batch_size": run.batch_size}
-    common = size | {"num_workers": WORKERS, "device": torch.device("cpu"), "mean": MEAN, "std": STD}
+    common = size | {"num_workers": WORKERS, "device": torch.device("cpu"), "mean": IMAGENET.mean, "std": IMAGENET.std}
     shift = (1 - 1 / 8) ** 2  # of the area: a crop moves by up to an eighth of the side, as with the others
     bend = {"scale": (shift, 1.0), "ratio": (1.0, 1.0), "hflip": 0.5 * ("flip-crop" in run.augment), "color_jitter": 0}
     train = create_loader(Images(task.train), is_training=True, **common, **bend)
@@ -163,7 +163,7 @@ def _loaders(run: Run, task: sets.Task) -> list:
     resize = [T.Resize(run.image_size)] * (task.train.images.shape[-1] != run.image_size)
     crop = [T.RandomCrop(run.image_size, padding=run.image_size // 8)] * ("crop" in run.augment)
     flip = [T.RandomHorizontalFlip()] * ("flip" in run.augment)
-    convert = [T.PILToTensor(), T.ConvertImageDtype(torch.float), T.Normalize(MEAN, STD)]
+    convert = [T.PILToTensor(), T.ConvertImageDtype(torch.float), T.Normalize(*IMAGENET)]
     Loader = partial(torch.utils.data.DataLoader, batch_size=run.batch_size, num_workers=WORKERS)
     train = Loader(Images(task.train, T.Compose(resize + crop + flip + convert)), shuffle=True, drop_last=True)
     return [train, *(Loader(Images(split, T.Compose(resize + convert))) for split in (task.val, task.test))]

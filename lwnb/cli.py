@@ -10,9 +10,9 @@ import typer
 from typer.core import TyperGroup
 
 from lwnb import __version__
-from lwnb.base import errors, places
+from lwnb.base import doors, places
 from lwnb.base.errors import LwnbError, ParamsError
-from lwnb.plan import paramfiles
+from lwnb.plan import facts, paramfiles
 
 
 class Sections(TyperGroup):
@@ -54,7 +54,8 @@ Changes = Annotated[
     list[str] | None, typer.Option("--param", "-p", help="A parameter as NAME=VALUE, over the files; repeatable.")
 ]
 Studies = Annotated[
-    list[str] | None, typer.Option("--study", "-s", help="Only this study, such as 01_architectures; repeatable.")
+    list[str] | None,
+    typer.Option("--study", "-s", help=f"Only this study, such as {next(iter(facts.STUDIES))}; repeatable."),
 ]
 Workers = Annotated[
     int | None, typer.Option("--workers", "-w", min=1, help="Processes that train side by side. Default: one a core.")
@@ -116,7 +117,7 @@ def _end(runs, broken: list = ()) -> None:
         raise typer.Exit(1)
 
 
-@app.command(rich_help_panel="Look")
+@app.command(rich_help_panel="Look", epilog=facts.listed())
 def plan(pages: Pages = None, budget: Budget = None, param: Changes = None, study: Studies = None) -> None:
     """List the runs of these pages, and how long they would take.
 
@@ -302,7 +303,7 @@ def measure(
 @app.command(rich_help_panel="Device")
 def export(
     key: Annotated[str, typer.Argument(help="The key of a finished run; lwnb runs lists them.")],
-    form: Annotated[str, typer.Option("--format", help="onnx or executorch.")] = "onnx",
+    form: Annotated[str, typer.Option("--format", help=f"One of {', '.join(facts.FORMATS)}.")] = "onnx",
     int8: Annotated[bool, typer.Option("--int8", help="Quantise, calibrated on training images.")] = False,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="The file. Default: named by model, data set and key.")
@@ -313,17 +314,14 @@ def export(
     The file also holds its classes, preprocessing and the terms of its data.
     """
     from lwnb.edge import protocol
-    from lwnb.plan import facts
     from lwnb.records import results
 
-    formats = {"onnx": "onnxruntime", "executorch": "executorch"}
-    if form not in formats:
-        raise ParamsError(f"--format {form}: allowed are onnx, executorch{errors.nearest(form, formats)}")
+    suffix = doors.known(form, facts.FORMATS, "--format").suffix
     record = results.of_key(key)
-    protocol.require([formats[form]])
+    protocol.require_format(form)
     from lwnb.edge import convert
 
-    name = f"{record.run.model}-{record.run.dataset}-{key}{'-int8' * int8}{facts.SUFFIXES[form]}"
+    name = f"{record.run.model}-{record.run.dataset}-{key}{'-int8' * int8}{suffix}"
     file = out or Path(name)
     if file.is_dir():
         raise ParamsError(f"--out {file}: this is a folder; name the file, such as --out {file / name}")

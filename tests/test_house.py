@@ -24,9 +24,6 @@ HEAVY = {"torch", "torchvision", "lightning", "pytorch_lightning", "torchmetrics
 NAMELESS = {"base", "plan", "records", "evidence", "report", "cli"}
 """Rooms that name no heavy package anywhere."""
 
-EXCEPTION = ("plan.run", "torchvision")
-"""Checks the name of a rarer network against torchvision's list, inside a function."""
-
 WITH_TORCH = {"networks", "training", "data.sets", "edge.export", "edge.convert", "edge.to_onnx", "edge.to_executorch"}
 """Rooms and files that cannot be imported without torch; all others can."""
 
@@ -91,9 +88,9 @@ def house_faults(sources: dict[str, str]) -> list[str]:
         for target in sorted(graph[module]):
             if floors.get(room(target), 99) < floors.get(room(module), 99):
                 faults.append(f"{module}: imports {target}, which is above it")
-        for name, lazy in imports(source):
+        for name, _ in imports(source):
             root = name.split(".")[0]
-            if room(module) in NAMELESS and root in HEAVY and not ((module, root) == EXCEPTION and lazy):
+            if room(module) in NAMELESS and root in HEAVY:
                 faults.append(f"{module}: imports {name}")
     try:
         TopologicalSorter(graph).prepare()
@@ -165,10 +162,6 @@ def test_a_planted_import_is_named(module, source, fault):
 def test_a_planted_circle_is_found():
     (fault,) = house_faults({"data.a": "from lwnb.data import b", "data.b": "def f():\n    from lwnb.data.a import x"})
     assert "circle" in fault and "data.a" in fault and "data.b" in fault
-
-
-def test_a_rarer_network_may_be_looked_up_inside_a_function():
-    assert house_faults({"plan.run": "def f():\n    from torchvision import models"}) == []
 
 
 @pytest.mark.parametrize("module", sorted(m for m in package() if not {m, room(m)} & WITH_TORCH))

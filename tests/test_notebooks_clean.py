@@ -64,7 +64,7 @@ def default_faults(values: dict, gathering: bool) -> list[str]:
     """Parameters that Params does not know, or whose default is another one (1 is not 1.0 here)."""
     if gathering:
         return [f"parameters: {sorted(values)}, allowed is 'pages'"] * (set(values) != {"pages"})
-    known = {name: field.default for name, field in Params.model_fields.items()}
+    known = {name: field.get_default(call_default_factory=True) for name, field in Params.model_fields.items()}
     faults = [f"{name}: Params does not know it" for name in values if name not in known]
     return faults + [
         f"{name}: {value!r}, the default of Params is {known[name]!r}"

@@ -3,11 +3,12 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from lwnb.base.errors import ParamsError, nearest
-from lwnb.batch import estimates, grid, prepare, refusals
+from lwnb.base import doors
+from lwnb.base.errors import ParamsError
+from lwnb.batch import estimates, grid, refusals
 from lwnb.data import census
 from lwnb.edge import protocol
-from lwnb.plan import params, studies
+from lwnb.plan import facts, params, studies
 from lwnb.plan.params import Params
 from lwnb.plan.run import Run
 from lwnb.records import publishing, results
@@ -21,7 +22,7 @@ class Asked(NamedTuple):
 
     def train(self, workers: int | None = None, scheduler: str | None = None):
         """Train what is missing, export what the pages show, and return the table of `lwnb.batch.grid.ensure`."""
-        exported = {run.key: protocol.usable(p) for p in self.pages.values() for run in prepare.shown(p)}
+        exported = {run.key: protocol.usable(p) for p in self.pages.values() for run in studies.exported(p)}
         return grid.ensure(self.ahead.runs, workers, scheduler, exported, self.ahead)
 
     def about(self) -> list[str]:
@@ -61,11 +62,9 @@ def runs(pages: Mapping[str, Params], only: Sequence[str] | None = None) -> list
     ParamsError
         A study that there is not, or no run at all.
     """
-    names = only or list(studies.STUDIES)
+    names = only or list(facts.STUDIES)
     for name in names:
-        if name not in studies.STUDIES:
-            known = ", ".join(studies.STUDIES)
-            raise ParamsError(f"study {name!r}: known are {known}{nearest(name, studies.STUDIES)}")
+        doors.known(name, facts.STUDIES, "--study")
     found = studies.distinct(run for p in pages.values() for run in studies.runs(p, names))
     if not found:
         raise ParamsError(f"{', '.join(pages)}: no part in {', '.join(names)}; see their parameter notebooks")
@@ -103,7 +102,6 @@ def fetch(name: str, values: dict) -> Iterator[str]:
     train, test = len(found.train.labels), len(found.test.labels)
     yield (f"{name}: {train:,} training and {test:,} test images, {len(found.classes)} classes, digest {found.digest}")
     yield from (f"{name}: {sentence}" for sentence in census.sentences(found.digest))
-    if p.source == "imagenet" or p.weights == "imagenet":
-        for model in sorted({p.transfer_model, *(p.models if p.weights == "imagenet" else [])}):
-            states.imagenet(model)
-            yield f"{name}: ImageNet weights of {model}"
+    for model, source in studies.published_weights(p):
+        states.published(model, source)
+        yield f"{name}: weights {source} of {model}"

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from lwnb.plan.facts import SPEED
+from lwnb.plan.facts import NETWORKS
 from lwnb.plan.run import Run
 from lwnb.records import machine, results
 
@@ -63,7 +63,7 @@ def estimate(runs: list[Run]) -> list[float | None]:
     """Training time of each run in seconds of this whole machine: of many runs side by side, the sum is the time of all.
 
     From this machine's runs of the same network, image size and output stride, frozen or not; else of the same network;
-    else `SPEED`. Long runs count by their length, since short ones are slowed by what is not training.
+    else the speed that its row in `NETWORKS` has. Long runs count by their length, since short ones are slowed by what is not training.
     """
     if not runs:
         return []  # and no record is read
@@ -74,7 +74,8 @@ def estimate(runs: list[Run]) -> list[float | None]:
             for like in (_shape(record.run), (record.run.model,)):
                 spent[like] += about["train_seconds"] * share
                 done[like] += _work(record.run, record.metrics["n_train"])
-    known = {(model,): 1 / speed for model, speed in SPEED.items()} | {like: spent[like] / done[like] for like in done}
+    known = {(model,): 1 / row.speed for model, row in NETWORKS.items() if row.speed}
+    known |= {like: spent[like] / done[like] for like in done}
     paces = [known.get(_shape(run), known.get((run.model,))) for run in runs]
     return [pace * _work(run) if pace and _work(run) else None for pace, run in zip(paces, runs, strict=True)]
 

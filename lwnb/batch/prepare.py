@@ -11,7 +11,7 @@ from lwnb.base.places import home
 from lwnb.edge import protocol
 from lwnb.evidence import deployed
 from lwnb.plan import studies
-from lwnb.plan.facts import Cell
+from lwnb.plan.facts import FORMATS, RUNTIMES, Cell
 from lwnb.plan.params import Params
 from lwnb.plan.run import Run
 from lwnb.records import costs, results
@@ -37,11 +37,6 @@ def measure(p: Params, progress: Callable[[str], None] = lambda line: None) -> N
     todo = protocol.unmeasured(cells, p.device_rounds)
     progress(f"{len(cells)} cells, {len(todo)} to measure, {p.device_rounds} processes each")
     protocol.measure_cells(cells, p.device_rounds, progress)
-
-
-def shown(p: Params) -> list[Run]:
-    """The runs whose exported networks the page on deployment shows; none where these parameters have no such page."""
-    return studies.deployment(p) if "05_deployment" in p.notebooks else []
 
 
 def prepare(p: Params, runs: Iterable[Run], progress: Callable[[str], None] = lambda line: None) -> None:
@@ -74,7 +69,7 @@ def published(runs: Iterable[Run]) -> bool:
 
 def convert_shown(p: Params) -> None:
     """`convert`, of the networks that the page on deployment shows, for the runtimes that are installed."""
-    convert(shown(p), protocol.usable(p))
+    convert(studies.exported(p), protocol.usable(p))
 
 
 def convert(runs: Iterable[Run], wanted: list[str]) -> None:
@@ -125,11 +120,11 @@ def _convert(run: Run, todo: list[str]) -> None:
 
 
 def _unweighed(shapes: Iterable[Cell], wanted: list[str]) -> list[Callable[[], None]]:
-    formats = [form for form, runtime in (("onnx", "onnxruntime"), ("executorch", "executorch")) if runtime in wanted]
+    formats = dict.fromkeys(RUNTIMES[runtime].form for runtime in wanted)
     found = []
     for cell in shapes:
         known = costs.find_footprint(_shape(cell)) or {}
-        if gone := [form for form in formats if f"{form}_fp32_bytes" not in known]:
+        if gone := [form for form in formats if FORMATS[form].columns[0] not in known]:
             found.append(partial(_weigh, cell, gone))
     return found
 

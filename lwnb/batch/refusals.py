@@ -4,7 +4,8 @@ from collections.abc import Iterable
 
 from lwnb.base.errors import ParamsError
 from lwnb.batch import estimates
-from lwnb.plan.facts import DATASETS, FIVE
+from lwnb.plan import facts
+from lwnb.plan.facts import DATASETS
 from lwnb.plan.run import Run, Source
 from lwnb.records import results
 
@@ -32,8 +33,9 @@ def refuse(runs: Iterable[Run], ahead: estimates.Outlook | None = None) -> None:
 
 
 def _check_network(run: Run) -> None:
-    if run.model in FIVE and run.image_size >= 32:
-        return  # known to work at every output stride, and the rest takes torch
+    smallest = facts.network(run.model).smallest
+    if smallest and run.image_size >= smallest:
+        return  # known to work, and the rest takes torch
     from lwnb.networks import counts
 
     try:

@@ -9,13 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lwnb.base import disk, errors
+from lwnb.base import disk, doors, errors
 from lwnb.data import sets
-from lwnb.edge import export, runtimes, to_executorch, to_onnx
+from lwnb.edge import export, runtimes, to_onnx
 from lwnb.edge.runtimes import file_of
 from lwnb.evidence.deployed import LOSS
 from lwnb.networks import build, preprocessing, states
-from lwnb.plan.facts import DATASETS, FORMATS, SUFFIXES, Cell
+from lwnb.plan import facts
+from lwnb.plan.facts import DATASETS, FORMATS, RUNTIMES, Cell
 from lwnb.plan.run import Run
 from lwnb.records.results import Record
 from lwnb.training import evaluation
@@ -35,20 +36,20 @@ INPUT = (
 
 
 def convert(record: Record, wanted: Sequence[str], place: Path) -> list[dict]:
-    """Export a trained network to each runtime in fp32 and INT8, and test every file on the run's test images.
+    """Export a trained network to each runtime in its precisions, and test every file on the run's test images.
 
     Copies of the files stay for `any_file`, which would else export the same shape again.
 
     Returns
     -------
-    A row a file: `runtime`, `precision` (`int8-aware` is fine-tuned, see `finetuned`), `size_bytes`, `top1`, `agree` (the
-    share of images for which it says what PyTorch says), `error` (the largest difference of a logit over the largest
-    logit), `predictions` (N,), and for an ONNX file that loses more than `LOSS`, `layers`: see `worst_layers`.
+    A row a file: `runtime`, `precision`, `size_bytes`, `top1`, `agree` (the share of images for which it says what PyTorch
+    says), `error` (the largest difference of a logit over the largest logit), `predictions` (N,); where INT8 loses more
+    than `LOSS`, also what the format's `lost` finds.
     """
     run, task = record.run, sets.task(record.run)
     net = trained(record)
     reference = evaluation.evaluate(net, task.test.images, run.image_size).numpy()
-    images, calibration = _inputs(task.test.images, run.image_size), calibrating(run, task)
+    images, calibration = _inputs(task.test.images, run), calibrating(run, task)
     labels, rows = task.test.labels.numpy(), []
     right = (reference.argmax(1) == labels).mean()
 
@@ -61,21 +62,23 @@ def convert(record: Record, wanted: Sequence[str], place: Path) -> list[dict]:
         return found | {"predictions": logits.argmax(1).tolist()}
 
     for runtime in wanted:
-        form = FORMATS[runtime]
-        files = {precision: place / f"{run.key}-{precision}{SUFFIXES[form]}" for precision in ("fp32", "int8")}
-        export.export(net, form, files["fp32"], run.image_size)
-        export.export(net, form, files["int8"], run.image_size, calibration=calibration, fp32=files["fp32"])
-        rows += [row(runtime, precision, file) for precision, file in files.items()]
+        own = RUNTIMES[runtime]
+        form, files = FORMATS[own.form], {}
+        for precision in own.precisions:
+            file = place / f"{run.key}-{precision}{form.suffix}"
+            images_of = calibration if precision == "int8" else None
+            export.export(net, own.form, file, run.image_size, calibration=images_of, fp32=files.get("fp32"))
+            files[precision] = file
+        found = {precision: row(runtime, precision, file) for precision, file in files.items()}
         for precision, file in files.items():
             cell = Cell(run.model, len(task.classes), run.image_size, run.output_stride, runtime, precision)
             with disk.whole(file_of(cell, place)) as aside:
                 shutil.copyfile(file, aside)
-        if right - rows[-1]["top1"] > LOSS and form == "onnx":
-            rows[-1]["layers"] = to_onnx.worst_layers(files["fp32"], files["int8"], calibration)
-        elif right - rows[-1]["top1"] > LOSS:
-            with to_onnx.quiet(), disk.whole(aware := place / f"{run.key}-int8-aware.pte") as aside:
-                to_executorch.write_program(to_executorch.finetuned(net, run, task), aside, run.image_size, 1, {})
-            rows.append(row(runtime, "int8-aware", aware))
+        if form.lost and "int8" in found and right - found["int8"]["top1"] > LOSS:
+            more, others = doors.resolve(form.lost)(net, run, task, files, calibration)
+            found["int8"] |= more
+            found |= {precision: row(runtime, precision, file) for precision, file in others.items()}
+        rows += found.values()
     return rows
 
 
@@ -99,16 +102,17 @@ def trained(record: Record) -> nn.Module:
 def calibrating(run: Run, task: sets.Task) -> Tensor:
     """(M, 3, S, S) float32: `CALIBRATION` training images, or all there are, the same ones for each run's seed."""
     order = torch.randperm(len(task.train.labels), generator=torch.Generator().manual_seed(run.seed))
-    return _inputs(task.train.images[order[:CALIBRATION]], run.image_size)
+    return _inputs(task.train.images[order[:CALIBRATION]], run)
 
 
-def _inputs(images: Tensor, image_size: int) -> Tensor:
-    return preprocessing.normalise(preprocessing.resize(images, image_size))
+def _inputs(images: Tensor, run: Run) -> Tensor:
+    scale = facts.network(run.model).scale
+    return preprocessing.normalise(preprocessing.resize(images, run.image_size), scale)
 
 
 def _logits(runtime: str, file: Path, images: Tensor) -> np.ndarray:
-    call = runtimes.RUNTIMES[runtime](torch.get_num_threads())({"file": str(file)})
-    size = 1 if FORMATS[runtime] == "executorch" else 128
+    call = runtimes.loader(runtime, torch.get_num_threads())({"file": str(file)})
+    size = 128 if FORMATS[RUNTIMES[runtime].form].any_batch else 1
     with to_onnx.quiet():
         return np.concatenate([call(batch.contiguous().numpy()).copy() for batch in images.split(size)])
 
@@ -123,16 +127,17 @@ def sizes(run: Run) -> list[int]:
 
 def about(record: Record) -> dict[str, str]:
     """What a deployed file tells of itself: classes, preprocessing, terms of the data, the run that it comes from."""
-    run = record.run
+    run, network = record.run, facts.network(record.run.model)
     return {
         "classes": json.dumps(record.metrics["classes"]),
         "image_size": str(run.image_size),
         "sizes": json.dumps(sizes(run)),
         "input": INPUT,
-        "mean": json.dumps(preprocessing.MEAN),
-        "std": json.dumps(preprocessing.STD),
+        "mean": json.dumps(network.scale.mean),
+        "std": json.dumps(network.scale.std),
         "output": "logits, N x classes",
         "model": run.model,
+        "model_licence": network.licence,
         "dataset": run.dataset,
         "data_terms": DATASETS[run.dataset].terms,
         "run": run.key,

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from lwnb.base import disk
+from lwnb.base import disk, doors
 from lwnb.edge import to_executorch, to_onnx
 from lwnb.edge.runtimes import file_of
 from lwnb.networks import build
-from lwnb.plan.facts import FORMATS, Cell
+from lwnb.plan.facts import FORMATS, RUNTIMES, Cell
 
 
 def export(
@@ -26,19 +26,21 @@ def export(
 
     Parameters
     ----------
-    form : `onnx`, for any N; or `executorch`, lowered to XNNPACK, for N = `batch_size` alone
+    form : a name in `lwnb.plan.facts.FORMATS`
+    batch_size : N, where the format's files serve one alone
     calibration : (M, 3, S, S) float32; with it the network becomes INT8 by static quantisation: weights symmetric for
         each channel, activations for each tensor
     about : text by name that goes into the file: ONNX's metadata, or a method `metadata` that returns it as JSON
-    fp32 : the same network's fp32 ONNX file where there is one: an INT8 ONNX file is made from it, which is faster
+    fp32 : the same network's fp32 file where there is one: an INT8 ONNX file is made from it, which is faster
+
+    Raises
+    ------
+    ParamsError
+        No format has this name; nothing is written.
     """
-    net = net.eval()
+    write = doors.resolve(doors.known(form, FORMATS, "format").write)
     with to_onnx.quiet(), disk.whole(file) as aside:
-        if form == "onnx":
-            to_onnx.write(net, aside, image_size, calibration, about or {}, fp32)
-        else:
-            graph = net if calibration is None else to_executorch.quantised(net, calibration)
-            to_executorch.write_program(graph, aside, image_size, batch_size, about or {})
+        write(net.eval(), aside, image_size, batch_size, calibration, about or {}, fp32)
 
 
 def any_file(cell: Cell, place: Path) -> Path:
@@ -46,35 +48,27 @@ def any_file(cell: Cell, place: Path) -> Path:
 
     What a network costs does not depend on its weights.
     """
-    form, file = FORMATS[cell.runtime], file_of(cell, place)
+    row, file = RUNTIMES[cell.runtime], file_of(cell, place)
     if not file.exists():
         net = build.build(cell.model, cell.num_classes, cell.output_stride)
         if cell.precision == "fp32":
-            export(net, form, file, cell.image_size, cell.batch_size)
+            export(net, row.form, file, cell.image_size, cell.batch_size)
         else:
-            fp32 = any_file(cell._replace(precision="fp32"), place) if form == "onnx" else None
-            export(net, form, file, cell.image_size, cell.batch_size, to_executorch.noise(cell.image_size), fp32=fp32)
+            fp32 = any_file(cell._replace(precision="fp32"), place) if "fp32" in row.precisions else None
+            noise = to_executorch.noise(cell.image_size)
+            export(net, row.form, file, cell.image_size, cell.batch_size, noise, fp32=fp32)
     return file
 
 
 def footprint(cell: Cell, place: Path, formats: Sequence[str]) -> dict:
-    """Bytes of the deployed files of a cell's network, in each format and precision, and of its planned activations.
-
-    Returns
-    -------
-    `onnx_fp32_bytes`, `onnx_fp16_bytes`, `onnx_int8_bytes`; `executorch_fp32_bytes`, `executorch_int8_bytes`,
-    `planned_bytes`, see `planned`
-    """
+    """What a cell's network takes in each of these formats, in bytes: the `columns` of their rows."""
     found = {}
     for form in formats:
-        for precision in ("fp32", "int8"):
-            runtime = next(name for name, its in FORMATS.items() if its == form)
-            one = cell._replace(runtime=runtime, precision=precision, batch_size=1)
-            found[f"{form}_{precision}_bytes"] = (file := any_file(one, place)).stat().st_size
-            if (form, precision) == ("onnx", "fp32"):
-                found["onnx_fp16_bytes"] = to_onnx.half_bytes(file)
-    if "executorch" in formats:
-        found["planned_bytes"] = to_executorch.planned(
-            build.build(cell.model, cell.num_classes, cell.output_stride), cell.image_size
-        )
+        runtime = next(name for name, row in RUNTIMES.items() if row.form == form)
+        ways = {p: cell._replace(runtime=runtime, precision=p, batch_size=1) for p in RUNTIMES[runtime].precisions}
+        files = {precision: any_file(way, place) for precision, way in ways.items()}
+        found |= {f"{form}_{precision}_bytes": file.stat().st_size for precision, file in files.items()}
+        if weigh := FORMATS[form].weigh:
+            net = build.build(cell.model, cell.num_classes, cell.output_stride)
+            found |= doors.resolve(weigh)(net, files.get("fp32"), cell.image_size)
     return found

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
+from lwnb.base import doors
 from lwnb.base.errors import ParamsError
 from lwnb.base.places import CHECKOUT, home
 from lwnb.edge import runtimes
@@ -29,7 +30,7 @@ LARGE, LARGE_CALLS = 16, 10
 
 def usable(p: Params) -> list[str]:
     """The runtimes of a page that are installed here."""
-    return [runtime for runtime in p.runtimes if not runtimes.absent(runtime)]
+    return [runtime for runtime in p.runtimes if not runtimes.absent(*runtimes.rows(runtime))]
 
 
 def require(wanted: Iterable[str]) -> None:
@@ -41,21 +42,37 @@ def require(wanted: Iterable[str]) -> None:
         What is missing, and what to install.
     """
     for runtime in wanted:
-        if gone := runtimes.absent(runtime):
-            extra = "openvino" if gone == ["openvino"] else "edge"
-            raise ParamsError(
-                f'{runtime} needs {", ".join(gone)}: not installed here; try: pip install "lwnb[{extra}]"'
-            )
+        _require(runtime, *runtimes.rows(runtime))
+
+
+def require_format(form: str) -> None:
+    """Refuse a format of files that is not known, or that cannot be written here.
+
+    Raises
+    ------
+    ParamsError
+        The formats that there are; or what is missing, and what to install.
+    """
+    _require(form, doors.known(form, facts.FORMATS, "format"))
+
+
+def _require(name: str, *rows: facts.Runtime | facts.Format) -> None:
+    if gone := runtimes.absent(*rows):
+        extras = ",".join(sorted(set(filter(None, gone.values()))))
+        own = [package for package, extra in gone.items() if not extra]
+        install = " ".join([f'"lwnb[{extras}]"'] * bool(extras) + own)
+        raise ParamsError(f"{name} needs {', '.join(gone)}: not installed here; try: pip install {install}")
 
 
 def cells(p: Params) -> list[Cell]:
-    """The cells of a page: each network by eager PyTorch, and by each runtime that is installed in fp32 and INT8.
+    """The cells of a page: each network by eager PyTorch, and by each runtime that is installed in its precisions.
 
     One image on one thread; with `device_rounds` above 2 also on all cores, and a larger batch there. The first network
     is measured `REPEATS` times by each runtime, and with more than one round also by eager PyTorch.
     """
     networks = deployed.shapes(p)
-    ways = [(PYTORCH, "fp32"), *itertools.product(usable(p), ("fp32", "int8"))]
+    known = [PYTORCH, *usable(p)]
+    ways = [(runtime, precision) for runtime in known for precision in facts.RUNTIMES[runtime].precisions]
     cores = os.cpu_count() or 1
     uses = [(1, 1), *([(cores, 1)] if cores > 1 else []), (cores, LARGE)] if p.device_rounds > 2 else [(1, 1)]
     found = [
@@ -70,7 +87,8 @@ def cells(p: Params) -> list[Cell]:
 
 def setting(cell: Cell) -> dict:
     """What a timing belongs to: this machine, the runtime's version, and the cell."""
-    return {"machine": machine.machine(), "runtime_version": version(facts.NEEDS[cell.runtime][0])} | cell._asdict()
+    package = facts.RUNTIMES[cell.runtime].needs[0]
+    return {"machine": machine.machine(), "runtime_version": version(package)} | cell._asdict()
 
 
 def unmeasured(wanted: Iterable[Cell], rounds: int) -> list[Cell]:
@@ -119,7 +137,7 @@ def _order(cell: Cell) -> dict:
     """What a process is told: the cell, its file, and how long to go on."""
     least = {"min_calls": MIN_CALLS if cell.batch_size == 1 else LARGE_CALLS, "min_seconds": MIN_SECONDS}
     order = cell._asdict() | least
-    if cell.runtime == PYTORCH:
+    if not facts.RUNTIMES[cell.runtime].form:
         return order
     place = home() / "build" / "deploy"
     if not (file := runtimes.file_of(cell, place)).exists():

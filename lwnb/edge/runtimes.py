@@ -17,7 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from lwnb.plan.facts import FORMATS, NEEDS, PYTORCH, SUFFIXES, Cell
+from lwnb.base import doors
+from lwnb.plan import facts
+from lwnb.plan.facts import FORMATS, RUNTIMES, Cell
 from lwnb.records.clock import Clock
 
 Call = Callable[[np.ndarray], np.ndarray]
@@ -31,11 +33,14 @@ WARMUP_CALLS, WARMUP_SECONDS = 10, 0.2
 
 
 def file_of(cell: Cell, place: Path) -> Path:
-    """Where the file that a cell runs lies in a folder, once `lwnb.edge.convert` has made it; an ONNX file serves any batch size."""
-    form = FORMATS[cell.runtime]
-    batch = "" if form == "onnx" else f"-b{cell.batch_size}"
+    """Where the file that a cell runs lies in a folder, once `lwnb.edge.convert` or `lwnb.edge.export` has made it."""
+    form = FORMATS[RUNTIMES[cell.runtime].form]
+    batch = "" if form.any_batch else f"-b{cell.batch_size}"
     shape = f"{cell.model}-{cell.image_size}px-s{cell.output_stride}-c{cell.num_classes}"
-    return place / f"{shape}-{cell.precision}{batch}{SUFFIXES[form]}"
+    return place / f"{shape}-{cell.precision}{batch}{form.suffix}"
+
+
+# What loads a network, by runtime: see `lwnb.plan.facts.Runtime`.
 
 
 def onnxruntime(threads: int) -> Callable[[dict], Call]:
@@ -102,17 +107,20 @@ def pytorch_eager(threads: int) -> Callable[[dict], Call]:
     return load
 
 
-RUNTIMES = {
-    "onnxruntime": onnxruntime,
-    "executorch": executorch,
-    "openvino": openvino,
-    PYTORCH: pytorch_eager,
-}
+def loader(runtime: str, threads: int) -> Callable[[dict], Call]:
+    """What loads a network for a runtime on so many threads; the runtime itself is imported now."""
+    return doors.resolve(RUNTIMES[runtime].load)(threads)
 
 
-def absent(runtime: str) -> list[str]:
-    """The packages that a runtime lacks here."""
-    return [package for package in NEEDS[runtime] if find_spec(package) is None]
+def absent(*rows: facts.Runtime | facts.Format) -> dict[str, str]:
+    """The packages that these runtimes and formats lack here, and the extra of lwnb that brings each (empty: none does)."""
+    return {package: row.extra for row in rows for package in row.needs if find_spec(package) is None}
+
+
+def rows(runtime: str) -> list[facts.Runtime | facts.Format]:
+    """The row of a runtime, and that of its format if it has one."""
+    row = RUNTIMES[runtime]
+    return [row, FORMATS[row.form]] if row.form else [row]
 
 
 def sample(cell: dict) -> dict:
@@ -129,7 +137,7 @@ def sample(cell: dict) -> dict:
     `load_mib` (the peak above that while the network is loaded), `run_mib` (the peak of one call above what is resident
     before it) and `peak_mib` (the peak of both above the baseline); `started`, `wall_seconds`, `other_load`, 0..1.
     """
-    load = RUNTIMES[cell["runtime"]](cell["threads"])
+    load = loader(cell["runtime"], cell["threads"])
     shape = (cell["batch_size"], 3, cell["image_size"], cell["image_size"])
     images = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
     clock, memory = Clock(), _Memory()
@@ -196,7 +204,7 @@ class _Memory:
 def main() -> None:
     """See the module."""
     cell = json.loads(sys.argv[1])
-    RUNTIMES[cell["runtime"]](cell["threads"])
+    loader(cell["runtime"], cell["threads"])
     print(READY, flush=True)
     sys.stdin.readline()
     print(json.dumps(sample(cell)))

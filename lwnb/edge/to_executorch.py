@@ -7,14 +7,41 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from lwnb.base import disk
 from lwnb.data import sets
 from lwnb.edge import to_onnx
 from lwnb.networks import preprocessing
+from lwnb.plan import facts
 from lwnb.plan.run import Run
 from lwnb.training import augment
 
 FINETUNE = {"steps": 200, "batch_size": 32, "lr": 1e-3}
 """Quantisation-aware fine-tuning: SGD with momentum 0.9, BatchNorm statistics frozen from half of the steps on."""
+
+
+def write(
+    net: nn.Module,
+    file: Path,
+    image_size: int,
+    batch_size: int,
+    calibration: Tensor | None,
+    about: dict,
+    _: Path | None,
+) -> None:
+    """An ExecuTorch file, for one batch size; see `lwnb.plan.facts.Format`."""
+    write_program(net if calibration is None else quantised(net, calibration), file, image_size, batch_size, about)
+
+
+def weigh(net: nn.Module, _: Path, image_size: int) -> dict[str, int]:
+    """`planned_bytes`; see `lwnb.plan.facts.Format`."""
+    return {"planned_bytes": planned(net, image_size)}
+
+
+def lost(net: nn.Module, run: Run, task: sets.Task, files: dict[str, Path], _: Tensor) -> tuple[dict, dict]:
+    """A further file, of the network fine-tuned through the rounding; see `lwnb.plan.facts.Format`."""
+    with to_onnx.quiet(), disk.whole(file := files["int8"].with_name(f"{run.key}-int8-aware.pte")) as aside:
+        write_program(finetuned(net, run, task), aside, run.image_size, 1, {})
+    return {}, {"int8-aware": file}
 
 
 def quantised(net: nn.Module, calibration: Tensor) -> nn.Module:
@@ -76,6 +103,7 @@ def planned(net: nn.Module, image_size: int) -> int:
 
 
 def noise(image_size: int) -> Tensor:
+    """(32, 3, image_size, image_size) float32: what stands for images where only costs are looked at."""
     return torch.randn(32, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
 
 
@@ -91,7 +119,8 @@ def finetuned(net: nn.Module, run: Run, task: sets.Task) -> nn.Module:
         optimizer.param_groups[0]["lr"] = FINETUNE["lr"] * (1 - step / FINETUNE["steps"])
         chosen = torch.randint(len(task.train.labels), (FINETUNE["batch_size"],), generator=draw)
         images = preprocessing.resize(task.train.images[chosen], run.image_size)
-        images, targets = augment.augment(run.augment, images, task.train.labels[chosen], len(task.classes), draw)
+        labels, scale = task.train.labels[chosen], facts.network(run.model).scale
+        images, targets = augment.augment(run.augment, images, labels, len(task.classes), draw, scale)
         optimizer.zero_grad()
         nn.functional.cross_entropy(graph(images), targets).backward()
         optimizer.step()

@@ -12,6 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lwnb.data import sets
+from lwnb.plan.run import Run
+
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
@@ -27,8 +30,9 @@ def quiet() -> Iterator[None]:
 
 
 def write(
-    net: nn.Module, file: Path, image_size: int, calibration: Tensor | None, about: dict, fp32: Path | None
+    net: nn.Module, file: Path, image_size: int, _: int, calibration: Tensor | None, about: dict, fp32: Path | None
 ) -> None:
+    """An ONNX file, for any batch size; see `lwnb.plan.facts.Format`."""
     import onnx
 
     if not fp32:
@@ -90,6 +94,11 @@ class _Images:
         return iter(self.get_next, None)
 
 
+def weigh(_: nn.Module, fp32: Path, image_size: int) -> dict[str, int]:
+    """`onnx_fp16_bytes`; see `lwnb.plan.facts.Format`."""
+    return {"onnx_fp16_bytes": half_bytes(fp32)}
+
+
 def half_bytes(file: Path) -> int:
     """Bytes of an ONNX file with its weights and arithmetic in fp16."""
     import onnx
@@ -97,6 +106,11 @@ def half_bytes(file: Path) -> int:
 
     with quiet():
         return convert_float_to_float16(onnx.load(file), keep_io_types=True).ByteSize()
+
+
+def lost(_: nn.Module, run: Run, task: sets.Task, files: dict[str, Path], calibration: Tensor) -> tuple[dict, dict]:
+    """`layers`, see `worst_layers`, and no further files; see `lwnb.plan.facts.Format`."""
+    return {"layers": worst_layers(files["fp32"], files["int8"], calibration)}, {}
 
 
 def worst_layers(fp32: Path, int8: Path, images: Tensor, most: int = 5) -> list[dict]:

@@ -7,10 +7,10 @@ from typing import Any, Literal
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from lwnb.base import doors
 from lwnb.evidence.compare import SETTING, best, flat, summary
-from lwnb.plan import studies
 from lwnb.plan.columns import label
-from lwnb.plan.facts import DATASETS, FIVE, name
+from lwnb.plan.facts import DATASETS, FIVE, STUDIES, name
 from lwnb.plan.run import Dataset
 from lwnb.records.results import Record
 
@@ -61,8 +61,8 @@ class Claim(BaseModel):
     @field_validator("study")
     @classmethod
     def _known(cls, study: str) -> str:
-        if study not in studies.STUDIES:
-            raise ValueError(f"allowed are {', '.join(studies.STUDIES)}")
+        if study not in STUDIES:
+            raise ValueError(doors.allowed(study, STUDIES))
         return study
 
 
@@ -149,7 +149,7 @@ def _untuned(row, rows: pd.DataFrame, evidence: Evidence, study: str) -> list[st
     Rates tried are those of finished runs, of any page, that differ in nothing else; in a search over several
     hyperparameters at once, those of the same optimiser. Rates are compared on the seeds that all of them have, if any.
     """
-    if study == "04_hyperparameters":
+    if STUDIES[study].joint:
         tried = rows[rows["optimizer"] == row.optimizer]
     else:
         tried = _select(evidence.known, {c: row[c] for c in SETTING if c != "lr"})

@@ -14,7 +14,7 @@ from lwnb.evidence import deployed, stats
 from lwnb.evidence.compare import span
 from lwnb.plan.columns import COLUMNS as SHOWN
 from lwnb.plan.columns import guessed, number
-from lwnb.plan.facts import name
+from lwnb.plan.facts import REFERENCE, name
 from lwnb.records import costs, machine, results
 from lwnb.records.results import Record
 
@@ -143,7 +143,7 @@ def _beside(record: Record, one: dict) -> dict:
     return row | {"shortfall": record.shortfall or ("" if results.better(*about) else results.no_better(*about))}
 
 
-def shipped(found: pd.DataFrame, runtime: str = "onnxruntime") -> pd.DataFrame:
+def shipped(found: pd.DataFrame, runtime: str = REFERENCE) -> pd.DataFrame:
     """A row a network of `candidates`: what its file for one runtime takes in fp32 and INT8, and the top-1 that INT8 leaves.
 
     Columns `fp32_mb`, `fp32_ms`, `int8_mb`, `int8_ms` and `int8_top1`; missing where there is no such file.

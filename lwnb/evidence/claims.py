@@ -13,7 +13,7 @@ from lwnb.base.places import CHECKOUT
 from lwnb.evidence import rules
 from lwnb.evidence.arms import Claim, Evidence, sets_of
 from lwnb.plan import studies
-from lwnb.plan.facts import DATASETS, POLICIES
+from lwnb.plan.facts import DATASETS, POLICIES, STUDIES
 from lwnb.plan.params import Params
 from lwnb.records import results, tables
 
@@ -54,8 +54,8 @@ def stated(file: Path = CHECKOUT / "book" / "claims.yaml") -> list[Claim]:
 def evidence(p: Params, *more: pd.DataFrame) -> dict[str, Evidence]:
     """What each study of a page has to say; `more` are tables of key and further costs, such as `grid.latencies`."""
     known, found = tables.of_runs([record.run for record in results.every()]), {}
-    for study, runs_of in (studies.STUDIES | {"02_transfer": studies.on_target}).items():  # a source is no arm
-        runs = runs_of(p)
+    for study in STUDIES:
+        runs = studies.compared(study, p)
         frame = tables.of_runs(runs)
         parts = frame["augment"].str.split("+")
         mixed = [next((part for part in policy if _mixes(part)), "none") for policy in parts]

@@ -11,9 +11,9 @@ from lwnb.base.places import CHECKOUT
 from lwnb.evidence.arms import Evidence
 from lwnb.evidence.compare import summary
 from lwnb.plan.columns import COLUMNS, number
-from lwnb.plan.facts import DATASETS
+from lwnb.plan.facts import DATASETS, STUDIES
 from lwnb.plan.params import Params
-from lwnb.plan.run import Dataset
+from lwnb.plan.run import Dataset, Start
 
 
 class Figure(BaseModel):
@@ -30,7 +30,7 @@ class Figure(BaseModel):
     range: tuple[float, float]
     source: str
     dataset: Dataset | None = None
-    weights: Literal["none", "imagenet"] = "none"
+    weights: Start = "none"
     image_size: int | None = None
     epochs: int | None = None
     classes: int | None = None
@@ -75,7 +75,7 @@ def _row(figure: Figure, p: Params, evidence: dict[str, Evidence]) -> dict | Non
 def _own(figure: Figure, p: Params, evidence: dict[str, Evidence]) -> pd.Series | None:
     """This page's row for the same network and start: of several, the one with the most training images, and then the
     highest validation top-1; empty where there is none, None where the page never asks for the network."""
-    frames = [evidence[study].frame for study in ("01_architectures", "02_transfer")]
+    frames = [evidence[study].frame for study, row in STUDIES.items() if row.quoted]
     every = pd.concat([frame[frame["classes"] == "all"] for frame in frames]).drop_duplicates("key")
     mine = every[every["model"] == figure.model]
     if mine.empty:

@@ -11,12 +11,12 @@ their running statistics are stale after a short run."""
 
 
 def build(name: str, num_classes: int, output_stride: int = 32, seed: int = 0) -> nn.Module:
-    """A torchvision classification network with random weights and BatchNorm momentum 0.1.
+    """A classification network with random weights and BatchNorm momentum 0.1.
 
     Parameters
     ----------
     name
-        Any of `torchvision.models.list_models(module=torchvision.models)`.
+        Any that `lwnb.plan.facts.network` knows.
     num_classes
         Length of the output: (N, 3, H, W) float32 -> (N, num_classes).
     output_stride

@@ -6,22 +6,32 @@ import torch
 from torch import nn
 from torchvision import models
 
-from lwnb.base.errors import ParamsError, nearest
+from lwnb.base import doors
+from lwnb.plan import facts
 
 AUXILIARY = ("googlenet", "inception_v3")
 """Networks that torchvision builds with auxiliary heads unless told otherwise."""
 
 
-def published(name: str, num_classes: int, seed: int = 0) -> nn.Module:
-    known = models.list_models(module=models)
-    if name not in known:
-        raise ParamsError(f"model: {name!r} is no classification network of torchvision{nearest(name, known)}")
+def names_of_torchvision() -> list[str]:
+    """The names of torchvision's classification networks."""
+    return models.list_models(module=models)
+
+
+def of_torchvision(name: str, num_classes: int) -> nn.Module:
+    """A classification network of torchvision with random weights."""
     options = {}
     if name in AUXILIARY:  # transform_input: what their ImageNet weights expect
         options = {"aux_logits": False, "transform_input": True, "init_weights": True}
+    return models.get_model(name, weights=None, num_classes=num_classes, **options)
+
+
+def published(name: str, num_classes: int, seed: int = 0) -> nn.Module:
+    """The network that its row in `lwnb.plan.facts` builds; the seed determines its weights."""
+    make = doors.resolve(facts.network(name).build)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return models.get_model(name, weights=None, num_classes=num_classes, **options)
+        return make(name, num_classes)
 
 
 def skeleton(name: str, num_classes: int) -> nn.Module:

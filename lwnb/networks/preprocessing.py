@@ -3,14 +3,13 @@
 import torch
 from torch import Tensor
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of ImageNet's RGB channels on the scale 0..1, as torchvision's weights expect them."""
+from lwnb.plan.facts import Scale
 
 
-def normalise(images: Tensor) -> Tensor:
-    """Scale (N, 3, H, W) uint8 to float32 with ImageNet's mean 0 and standard deviation 1 in each channel."""
-    std = torch.tensor(STD, device=images.device)[:, None, None]
-    mean = torch.tensor(MEAN, device=images.device)[:, None, None]
+def normalise(images: Tensor, scale: Scale) -> Tensor:
+    """Images (N, 3, H, W) uint8 as float32: in each channel (value / 255 - mean) / std of the network's scale."""
+    std = torch.tensor(scale.std, device=images.device)[:, None, None]
+    mean = torch.tensor(scale.mean, device=images.device)[:, None, None]
     return images.float().mul_(1 / (255 * std)).sub_(mean / std)
 
 

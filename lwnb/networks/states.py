@@ -12,8 +12,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision import models
 
+from lwnb.base import doors
 from lwnb.base.errors import WeightsError
 from lwnb.networks import plain
+from lwnb.plan import facts
 
 
 def load_backbone(net: nn.Module, state: Mapping[str, Tensor]) -> None:
@@ -63,6 +65,19 @@ def from_file(path: str | Path) -> dict[str, Tensor]:
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise WeightsError(f"{file}: expected a state dict (names to tensors); save `net.state_dict()` alone")
     return dict(state)
+
+
+def published(name: str, source: str) -> dict[str, Tensor]:
+    """The published weights of a network that have this name, such as `imagenet`.
+
+    Raises
+    ------
+    ParamsError
+        It has none of this name.
+    WeightsError
+        They cannot be had.
+    """
+    return doors.resolve(facts.published_weights(name, source).load)(name)
 
 
 def imagenet(name: str) -> dict[str, Tensor]:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lwnb.plan.facts import FORMATS
+
 
 @dataclass(frozen=True)
 class Column:
@@ -115,11 +117,6 @@ COLUMNS = {
     "peak_mib": Column("peak memory, MiB", "{:.1f}", "lower"),
     "busy": Column("busy machine"),
     "noise": Column("noise of the protocol", "{:.1%}"),
-    "onnx_fp32_bytes": Column("ONNX fp32, MB", "{:.2f}", "lower", 1e-6),
-    "onnx_fp16_bytes": Column("ONNX fp16, MB", "{:.2f}", "lower", 1e-6),
-    "onnx_int8_bytes": Column("ONNX INT8, MB", "{:.2f}", "lower", 1e-6),
-    "executorch_fp32_bytes": Column("ExecuTorch fp32, MB", "{:.2f}", "lower", 1e-6),
-    "executorch_int8_bytes": Column("ExecuTorch INT8, MB", "{:.2f}", "lower", 1e-6),
     "planned_bytes": Column("planned activations, KiB", "{:,.1f}", "lower", 1 / 1024),
     "agree": Column("same guess as PyTorch", "{:.2%}", "higher"),
     "error": Column("largest relative difference of a logit", "{:.1e}"),
@@ -145,7 +142,7 @@ COLUMNS = {
     "behind": Column("against the first (95 % interval)"),
     "size": Column("cells", "{:.0f}"),
 }
-"""Label, unit, format and better direction of every column that a table or a plot shows."""
+"""Label, unit, format and better direction of every column that a table or a plot shows; see `column` for those of files."""
 
 UNEQUAL = 1.1
 """Classes are unequal where always guessing the largest is right more than so many times as often as with equal."""
@@ -182,9 +179,23 @@ def beside(columns: Sequence[str], frame) -> list[str]:
     return list(dict.fromkeys([*columns[:place], "guess_top1", "macro_f1", *columns[place:]]))
 
 
-def label(column: str) -> str:
+def of_files() -> list[str]:
+    """The columns of what a network takes in each format, in the order of tables."""
+    return [name for row in FORMATS.values() for name in row.columns]
+
+
+def column(name: str) -> Column:
+    """How a column is shown: as `COLUMNS` says; that of a file by its format and precision; any other under its own name."""
+    for form, row in FORMATS.items():
+        if name in row.columns and name not in COLUMNS:
+            precision = name.removeprefix(f"{form}_").removesuffix("_bytes").replace("int", "INT")
+            return Column(f"{row.title} {precision}, MB", "{:.2f}", "lower", 1e-6)
+    return COLUMNS.get(name, Column(name))
+
+
+def label(name: str) -> str:
     """A column's label with its unit."""
-    return COLUMNS[column].label if column in COLUMNS else column
+    return column(name).label
 
 
 def number(value, column: Column) -> str:

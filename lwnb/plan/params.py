@@ -7,7 +7,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from lwnb.base import errors
 from lwnb.base.errors import ParamsError
-from lwnb.plan.facts import DATASETS, FIVE, STUDIES
+from lwnb.plan import facts
+from lwnb.plan.facts import DATASETS, FIVE
 from lwnb.plan.run import (
     RECIPE,
     Batch,
@@ -22,7 +23,9 @@ from lwnb.plan.run import (
     Rate,
     Runtime,
     Schedule,
+    Start,
     Stride,
+    Study,
     why_unmirrored,
 )
 
@@ -54,7 +57,7 @@ class Params(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     # page
-    notebooks: Annotated[list[Literal[STUDIES]], Field(min_length=1)] = list(STUDIES)
+    notebooks: Annotated[list[Study], Field(min_length=1, default_factory=lambda: list(facts.STUDIES))]
     # data
     title: Title = ""
     dataset: Dataset = "digits"
@@ -74,7 +77,7 @@ class Params(BaseModel):
     # training
     budget: str = "quick"
     models: Annotated[list[Model], Field(min_length=1)] = list(FIVE)
-    weights: Literal["none", "imagenet"] = "none"
+    weights: Start = "none"
     seeds: Positive = 1
     first_seed: Count = 0
     epochs: Positive = 8
@@ -117,7 +120,7 @@ class Params(BaseModel):
     hyper_schedules: Annotated[list[Schedule], Field(min_length=1)] = ["constant", "cosine"]
     hyper_weight_decays: Annotated[list[Decay], Field(min_length=1)] = [5.0e-4, 0.05]
     # deployment
-    runtimes: list[Runtime] = ["onnxruntime"]
+    runtimes: list[Runtime] = [facts.REFERENCE]
     device_rounds: Positive = 1
 
     @model_validator(mode="before")
@@ -140,6 +143,9 @@ class Params(BaseModel):
         for policy in [self.augment, *self.policies]:
             if why := why_unmirrored(self.dataset, policy, self.mirror_safe):
                 raise ValueError(why)
+        for model, source in [*((model, self.weights) for model in self.models), (self.transfer_model, self.source)]:
+            if source in facts.sources():
+                facts.published_weights(model, source)  # or refused
         if self.source == self.dataset:
             raise ValueError(
                 f"source: {self.source!r} is the page's own data set: name another one, or 'classes' for its other classes"

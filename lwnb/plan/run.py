@@ -8,8 +8,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from lwnb.base import doors, errors
-from lwnb.plan.facts import DATASETS, FIVE, POLICIES
+from lwnb.base import doors
+from lwnb.plan import facts
+from lwnb.plan.facts import DATASETS, POLICIES
 
 RECIPE = 1
 """Version of the training recipe. Raise it when the same run would give other numbers for another reason than the order of
@@ -21,15 +22,7 @@ KEY = "[0-9a-f]{12}"
 
 
 def _model(name: str) -> str:
-    if name in FIVE:
-        return name
-    from torchvision import models  # only for the rarer networks: costs seconds
-
-    known = models.list_models(module=models)
-    if name not in known:
-        raise ValueError(
-            f"no classification network of torchvision has this name{errors.nearest(name, [*FIVE, *known])}"
-        )
+    facts.network(name)
     return name
 
 
@@ -78,13 +71,36 @@ def _classes(text: str) -> str:
 
 
 def _weights(text: str) -> str:
-    if text not in ("none", "imagenet") and not re.fullmatch(rf"{KEY}|sha256:[0-9a-f]{{64}}", text):
-        raise ValueError("allowed are 'none', 'imagenet', a run's key (12 hexadecimal digits) and 'sha256:<64 digits>'")
+    named = ["none", *facts.sources()]
+    if text not in named and not re.fullmatch(rf"{KEY}|sha256:[0-9a-f]{{64}}", text):
+        raise ValueError(
+            f"allowed are {', '.join(map(repr, named))}, a run's key (12 hexadecimal digits) and 'sha256:<64 digits>'"
+        )
     return text
+
+
+def _start(text: str) -> str:
+    named = ["none", *facts.sources()]
+    if text not in named:
+        raise ValueError(doors.allowed(text, named))
+    return text
+
+
+def _runtime(name: str) -> str:
+    if name not in (known := facts.edge_runtimes()):
+        raise ValueError(doors.allowed(name, known))
+    return name
+
+
+def _study(name: str) -> str:
+    if name not in facts.STUDIES:
+        raise ValueError(doors.allowed(name, facts.STUDIES))
+    return name
 
 
 Model = Annotated[str, AfterValidator(_model)]
 Weights = Annotated[str, AfterValidator(_weights)]
+Start = Annotated[str, AfterValidator(_start)]
 Policy = Annotated[str, AfterValidator(_policy)]
 Classes = Annotated[str, AfterValidator(_classes)]
 Dataset = Annotated[str, AfterValidator(_dataset)]
@@ -97,7 +113,8 @@ Pixels = Annotated[int, Field(ge=8, le=1024)]
 Optimizer = Literal["sgd", "adamw"]
 Schedule = Literal["constant", "step", "cosine", "plateau"]
 Stride = Literal[8, 16, 32]
-Runtime = Literal["onnxruntime", "executorch", "openvino"]
+Runtime = Annotated[str, AfterValidator(_runtime)]
+Study = Annotated[str, AfterValidator(_study)]
 
 
 class Source(BaseModel):

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from lwnb.base import doors
 from lwnb.base.errors import ParamsError, nearest
 from lwnb.plan import facts
 from lwnb.plan.facts import DATASETS
@@ -76,11 +77,17 @@ def on_target(p: Params) -> list[Run]:
     return transfer(p)[len(_origin(p)[0]) :]
 
 
+def published_weights(p: Params) -> list[tuple[str, str]]:
+    """The published weights that a page starts from: the network and the name of its weights."""
+    starts = {(p.transfer_model, p.source), *((model, p.weights) for model in p.models)}
+    return sorted((model, source) for model, source in starts if source in facts.sources())
+
+
 def about_source(p: Params) -> str:
     """Where the weights of `transfer` come from, in words."""
     origin, weights, target = _origin(p)
-    if p.source == "imagenet":
-        return "ImageNet-1K, torchvision's IMAGENET1K_V1"
+    if p.source in facts.sources():
+        return facts.published_weights(p.transfer_model, p.source).title
     if not origin:
         return f"`{weights['weights']}`"
     run, kind = origin[0], "other classes of the same data set" if target else "another data set"
@@ -91,8 +98,8 @@ def about_source(p: Params) -> str:
 
 def _origin(p: Params) -> tuple[list[Run], dict, dict]:
     """The source's own runs, the fields that start from it, and the fields of the target's task."""
-    if p.source == "imagenet":
-        return [], {"weights": "imagenet"}, {}
+    if p.source in facts.sources():
+        return [], {"weights": p.source}, {}
     if p.source == "classes":
         half = p.num_classes // 2
         if half < 2:
@@ -113,7 +120,7 @@ def _origin(p: Params) -> tuple[list[Run], dict, dict]:
         return [], _weights_file(Path(p.source)), {}
     if re.fullmatch(KEY, p.source):
         return [], {"weights": p.source}, {}
-    allowed = ["imagenet", "classes", *DATASETS]
+    allowed = [*facts.sources(), "classes", *DATASETS]
     raise ParamsError(
         f"source: {p.source!r} is not possible: allowed are {', '.join(allowed)}, a path to a .safetensors file "
         f"and the key of a finished run{nearest(p.source, allowed)}"
@@ -195,13 +202,25 @@ def deployment(p: Params) -> list[Run]:
     return [run for run in architectures(p) if run.seed == p.first_seed]
 
 
-STUDIES = dict(zip(facts.STUDIES, (architectures, transfer, augmentation, hyperparameters, deployment), strict=True))
-"""What a study trains, by the name of its notebook."""
-
-
 def runs(p: Params, only: Sequence[str] = facts.STUDIES) -> list[Run]:
     """The distinct runs of a page's studies, or of those among them that are named."""
-    return distinct(run for name in p.notebooks if name in only for run in STUDIES[name](p))
+    return distinct(run for name in p.notebooks if name in only for run in trained(name, p))
+
+
+def trained(study: str, p: Params) -> list[Run]:
+    """All runs of a study."""
+    return doors.resolve(facts.STUDIES[study].runs)(p)
+
+
+def compared(study: str, p: Params) -> list[Run]:
+    """The runs of a study that are compared with one another."""
+    row = facts.STUDIES[study]
+    return doors.resolve(row.compared or row.runs)(p)
+
+
+def exported(p: Params) -> list[Run]:
+    """The runs whose networks a page shows exported to its runtimes."""
+    return distinct(run for name in p.notebooks if facts.STUDIES[name].exported for run in trained(name, p))
 
 
 def distinct(runs: Iterable[Run]) -> list[Run]:

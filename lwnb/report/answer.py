@@ -36,7 +36,7 @@ def networks(p: Params, timings: pd.DataFrame, device: str | None = None) -> pd.
     """
     runs, device = studies.architectures(p), device or deployed.here(deployed.of_page(p, timings))
     files = choice.shipped(choice.candidates(results.learned(studies.deployment(p)), device, timings))
-    moved = deployed.noise(timings).set_index(["device", "runtime"])["noise"].get((device, "onnxruntime"), math.nan)
+    moved = deployed.noise(timings).set_index(["device", "runtime"])["noise"].get((device, facts.REFERENCE), math.nan)
     return compare.summary(tables.of_runs(runs)).merge(files, on="model", how="left").assign(device=device, noise=moved)
 
 
@@ -125,7 +125,7 @@ def _basis(p: Params, frame: pd.DataFrame) -> str:
 def _costs(p: Params, frame: pd.DataFrame) -> str:
     return (
         "In brackets the 95 % interval: Wilson's over the test images or Student's t over the seeds, whichever reaches further. "
-        f"MACs, files and latencies are those of the networks for {p.title} at output stride {p.output_stride}: ONNX Runtime, one image on one thread of "
+        f"MACs, files and latencies are those of the networks for {p.title} at output stride {p.output_stride}: {facts.RUNTIMES[facts.REFERENCE].title}, one image on one thread of "
         f"{frame['device'].iloc[0]}. Another output stride has other costs, and another device ranks the networks otherwise; `make report` shows every run, and what these cannot say."
     )
 

@@ -14,8 +14,9 @@ from IPython.display import HTML, display
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from lwnb.evidence import stats
-from lwnb.plan.columns import COLUMNS, Column, beside, incomparable, label, number
-from lwnb.plan.facts import NETWORKS, name
+from lwnb.plan.columns import beside, incomparable, label, number
+from lwnb.plan.columns import column as column_of
+from lwnb.plan.facts import NETWORKS, marker, name
 from lwnb.records.results import Record
 from lwnb.report import trace
 
@@ -28,12 +29,11 @@ LONG = 30
 USUAL = {"status": "done", "seed": 0}
 """Columns that a table leaves out where every row has this value."""
 
-_COLOURS = dict(zip(NETWORKS, sns.color_palette("colorblind", len(NETWORKS)), strict=True))
-
 
 def colour(model: str):
     """A network's colour: the same one in every figure."""
-    return _COLOURS.get(model, "0.4")
+    colours = zip(NETWORKS, sns.color_palette("colorblind", len(NETWORKS)), strict=True)
+    return dict(colours).get(model, "0.4")
 
 
 def table(frame: pd.DataFrame, columns: list[str] | None = None):
@@ -48,7 +48,7 @@ def table(frame: pd.DataFrame, columns: list[str] | None = None):
     frame = frame.drop(columns=[c for c in USUAL if c in frame and (frame[c] == USUAL[c]).all()])
     shown, best = pd.DataFrame(index=frame.index), {}
     for c in frame:
-        column = COLUMNS.get(c, Column(c))
+        column = column_of(c)
         values = frame[c].map(name) if c == "model" else frame[c]
         shown[column.label] = [_keys(value) if c == "key" else number(value, column) for value in values]
         ordered = column.better and c not in apart
@@ -139,12 +139,11 @@ def costs(frame: pd.DataFrame, columns=("macs", "parameters", "latency_ms", "epo
     figure, axes = plt.subplots(rows, 2, figsize=(9, 3.3 * rows), sharey=True, squeeze=False, layout="constrained")
     for axis, column in zip(axes.flat, columns, strict=False):
         known = _bounded(frame, column).sort_values(column)
-        x = known[column] * COLUMNS[column].scale
+        x = known[column] * column_of(column).scale
         on_front = stats.front(x, known["top1"])
         axis.plot(x[on_front], known["top1"][on_front], color="0.7", lw=4, zorder=0, label="Pareto front")
         for model, rows in known.groupby("model", sort=False):
-            marker = NETWORKS.get(model, ("", "o"))[1]
-            _errors(axis, x[rows.index], rows, colour(model), marker, ls="none", label=name(model))
+            _errors(axis, x[rows.index], rows, colour(model), marker(model), ls="none", label=name(model))
         _log(axis)
         axis.set(xlabel=label(column), ylabel=label("top1"))
     for axis in axes.flat[len(columns) :]:
@@ -168,8 +167,7 @@ def slopes(frame: pd.DataFrame, columns: dict[str, str]) -> plt.Figure:
     ranks = frame[list(columns)].rank(method="min")
     figure, axis = plt.subplots(figsize=(2.1 * len(columns) + 2, 3.2), layout="constrained")
     for model, row in zip(frame["model"], ranks.to_numpy(), strict=True):
-        marker = NETWORKS.get(model, ("", "o"))[1]
-        axis.plot(range(len(columns)), row, color=colour(model), marker=marker, lw=2, label=name(model))
+        axis.plot(range(len(columns)), row, color=colour(model), marker=marker(model), lw=2, label=name(model))
     axis.set_xticks(range(len(columns)), list(columns.values()))
     axis.set_yticks(range(1, len(frame) + 1))
     axis.set(ylabel="rank, 1 is the lowest cost")

@@ -14,7 +14,7 @@ from lwnb.evidence.arms import Claim, describe, sets_of
 from lwnb.evidence.claims import Verdict
 from lwnb.evidence.compare import Difference, best, by_model, common_seeds, difference, flat
 from lwnb.plan.columns import guessed, label, unequal
-from lwnb.plan.facts import DATASETS, FIVE, name
+from lwnb.plan.facts import DATASETS, FIVE, PYTORCH, name
 from lwnb.plan.params import Params
 from lwnb.plan.run import Run
 from lwnb.plan.studies import ladder
@@ -278,7 +278,7 @@ def deployment(
     noise : by runtime, the share by which a median moves when the same cell is measured again
     cannot : what else the page cannot say, such as `limits` of its runs
     """
-    found, ways = [], [way for way in wide if not way.startswith("pytorch")]
+    found, ways = [], [way for way in wide if way.split()[0] != PYTORCH]
     for way in ways:
         order, spread = wide[way].dropna().sort_values(), noise.get(way.split()[0], math.nan)
         equal = [name(model) for model, value in order.iloc[1:].items() if value <= order.iloc[0] * (1 + spread)]
@@ -290,7 +290,7 @@ def deployment(
             found.append(
                 f"The order by MACs and by {way} agree with Kendall's tau {tau:.2f}, over {len(both)} networks."
             )
-    eager = "pytorch-eager fp32"
+    eager = f"{PYTORCH} fp32"
     for way in (way for way in ways if way.endswith("fp32") and eager in wide):
         over = (wide[eager] / wide[way]).dropna()
         uneven = over.max() > 1.5 * over.min()

@@ -63,7 +63,7 @@ def report(
     progress(wanted.ahead.line())
     runs = wanted.train(workers, scheduler)
     for p in wanted.pages.values():
-        if shown := prepare.shown(p):
+        if shown := studies.exported(p):
             prepare.prepare(p, shown, progress)
         prepare.time_eager(studies.architectures(p))
     chapters = [

@@ -9,12 +9,12 @@ from torch.nn.functional import one_hot, pad
 
 from lwnb.base.doors import resolve
 from lwnb.networks import preprocessing
-from lwnb.plan.facts import POLICIES
+from lwnb.plan.facts import POLICIES, Scale
 from lwnb.plan.run import policies
 
 
 def augment(
-    policy: str, images: Tensor, labels: Tensor, num_classes: int, generator: torch.Generator
+    policy: str, images: Tensor, labels: Tensor, num_classes: int, generator: torch.Generator, scale: Scale
 ) -> tuple[Tensor, Tensor]:
     """Augment and normalise one batch.
 
@@ -27,6 +27,7 @@ def augment(
     labels : (N,) int64
     num_classes : K
     generator : the only source of randomness, on the device of the images
+    scale : how the network's images are normalised
 
     Returns
     -------
@@ -42,7 +43,7 @@ def augment(
     with torch.autocast(images.device.type, enabled=False):  # in bf16 the coordinates of a rotation would be wrong
         for change in pixels:
             images = change(images, generator)
-        images = preprocessing.normalise(images)
+        images = preprocessing.normalise(images, scale)
         for change in erasing:
             images = change(images, generator)
         targets = one_hot(labels, num_classes).float()

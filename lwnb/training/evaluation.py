@@ -6,15 +6,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lwnb.networks import preprocessing
+from lwnb.plan import facts
 
 
 def evaluate(net: nn.Module, images: Tensor, image_size: int, precision: str = "fp32") -> Tensor:
-    """Logits (N, K) float32 of images (N, 3, H, W) uint8; leaves the network in evaluation mode."""
+    """Logits (N, K) float32 of images (N, 3, H, W) uint8 by a network of `build`; leaves it in evaluation mode."""
     net.eval()
+    scale = facts.network(net.architecture).scale
     place = next(net.parameters()).device
     with torch.inference_mode(), torch.autocast(place.type, torch.bfloat16, enabled=precision == "bf16"):
         logits = [
-            net(preprocessing.normalise(preprocessing.resize(batch.to(place), image_size))).float()
+            net(preprocessing.normalise(preprocessing.resize(batch.to(place), image_size), scale)).float()
             for batch in images.split(512)
         ]
     return torch.cat(logits)

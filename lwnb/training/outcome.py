@@ -9,6 +9,7 @@ from torch import nn
 
 from lwnb.data import sets
 from lwnb.networks import counts
+from lwnb.plan import facts
 from lwnb.plan.run import Run
 from lwnb.records import machine
 from lwnb.training import evaluation
@@ -53,6 +54,7 @@ def _part(split: sets.Split, count: int) -> sets.Split:
 def environment(recipe: Recipe) -> dict:
     """Where and how fast a run ran: versions, hardware, settings, seconds."""
     names = ("torch", "torchvision", "lightning", "torchmetrics", "ptflops", "numpy")
+    names = dict.fromkeys([*names, facts.network(recipe.run.model).library])
     train_seconds, images = sum(recipe.seconds), recipe.images_an_epoch * len(recipe.seconds)
     return {
         "versions": machine.versions(*names) | {"python": platform.python_version()},

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from lwnb.data import sets
 from lwnb.networks import plain, preprocessing
+from lwnb.plan import facts
 from lwnb.plan.run import Run
 from lwnb.records import machine
 from lwnb.training import augment, evaluation, settings, smallmaps
@@ -49,7 +50,7 @@ class Recipe(lightning.LightningModule):
         self.layout = getattr(torch, setting.memory_format)
         self.net = net.to(memory_format=self.layout)
         self.frozen = plain.freeze(net, run.model) if run.freeze else []
-        self.classes = len(task.classes)
+        self.classes, self.scale = len(task.classes), facts.network(run.model).scale
         self.steps = max(1, len(task.train.labels) // run.batch_size)
         self.images_an_epoch = self.steps * min(run.batch_size, len(task.train.labels))
         self.history: list[dict] = []
@@ -101,7 +102,8 @@ class Recipe(lightning.LightningModule):
         chosen = self.order[step * run.batch_size : (step + 1) * run.batch_size]
         generator = _seeded("batch", run.seed, self.current_epoch, step, device=self.place)
         images = preprocessing.resize(self.images[chosen], run.image_size)
-        images, targets = augment.augment(run.augment, images, self.labels[chosen], self.classes, generator)
+        labels = self.labels[chosen]
+        images, targets = augment.augment(run.augment, images, labels, self.classes, generator, self.scale)
         logits = self.net(images.contiguous(memory_format=self.layout))
         loss = F.cross_entropy(logits, targets, label_smoothing=run.label_smoothing)
         hits = (logits.argmax(1) == targets.argmax(1)).sum()

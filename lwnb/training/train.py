@@ -20,6 +20,7 @@ from torch import Tensor
 from lwnb.base import disk, errors
 from lwnb.data import sets
 from lwnb.networks import build, states
+from lwnb.plan import facts
 from lwnb.plan.run import Run
 from lwnb.records import folders, results
 from lwnb.records.clock import BUSY, Clock
@@ -139,8 +140,8 @@ def _trainer(run: Run, recipe: Recipe) -> lightning.Trainer:
 
 def _state(run: Run) -> dict[str, Tensor]:
     """The weights that a run starts from."""
-    if run.weights == "imagenet":
-        return states.imagenet(run.model)
+    if run.weights in facts.sources():
+        return states.published(run.model, run.weights)
     if run.parent:
         record = results.find_key(run.weights)
         if not record or not record.weights:

@@ -40,7 +40,7 @@ def test_a_finished_source_is_trained_again_only_when_its_weights_are_wanted_and
 
 def test_the_estimate_comes_from_this_machine_s_runs_once_there_are_some(house):
     run, whole = Run(**RUN, train_size=800), machine.machine()["cores"]
-    assert estimates.estimate([run]) == [pytest.approx(3 * 800 / facts.SPEED["resnet18"])]
+    assert estimates.estimate([run]) == [pytest.approx(3 * 800 / facts.NETWORKS["resnet18"].speed)]
     save(Run(**RUN, seed=5), n_train=100)  # 3 epochs of 100 images took 2 s by 2 threads
     assert estimates.estimate([run]) == [pytest.approx(16 * 2 / whole)]
     assert estimates.estimate([run.model_copy(update={"output_stride": 16})]) == [pytest.approx(64 * 2 / whole)]
@@ -54,7 +54,9 @@ def test_the_estimate_comes_from_this_machine_s_runs_once_there_are_some(house):
 def test_the_estimate_leaves_out_what_another_machine_trained(house, monkeypatch):
     monkeypatch.setitem(ENVIRONMENT, "machine", machine.machine() | {"cpu": "another"})  # a worker of a cluster
     save(Run(**RUN, seed=5))
-    assert estimates.estimate([Run(**RUN, train_size=800)]) == [pytest.approx(3 * 800 / facts.SPEED["resnet18"])]
+    assert estimates.estimate([Run(**RUN, train_size=800)]) == [
+        pytest.approx(3 * 800 / facts.NETWORKS["resnet18"].speed)
+    ]
 
 
 def test_a_network_that_nothing_is_known_of_has_no_estimate(house):

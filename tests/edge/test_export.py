@@ -34,7 +34,7 @@ SHAPE = (4, 3, 32, 32)
 
 
 def outputs(runtime, file, images):
-    call = runtimes.RUNTIMES[runtime](1)({"file": str(file)})
+    call = runtimes.loader(runtime, 1)({"file": str(file)})
     size = 1 if runtime == "executorch" else len(images)
     return np.concatenate([call(part.numpy()).copy() for part in images.split(size)])
 
@@ -49,10 +49,10 @@ def net():
     ("runtime", "form"), [("onnxruntime", "onnx"), ("executorch", "executorch"), ("openvino", "onnx")]
 )
 def test_an_exported_network_says_what_pytorch_says(net, tmp_path, runtime, form):
-    if runtimes.absent(runtime):
+    if runtimes.absent(*runtimes.rows(runtime)):
         pytest.skip(f"{runtime} is not installed")
     images = torch.randn(SHAPE, generator=torch.Generator().manual_seed(1))
-    export.export(net, form, file := tmp_path / f"net{facts.SUFFIXES[form]}", 32)
+    export.export(net, form, file := tmp_path / f"net{facts.FORMATS[form].suffix}", 32)
     with torch.no_grad():
         wanted = net(images).numpy()
     assert np.abs(outputs(runtime, file, images) - wanted).max() < 1e-4 * np.abs(wanted).max()
@@ -63,7 +63,7 @@ def test_an_exported_network_says_what_pytorch_says(net, tmp_path, runtime, form
 @pytest.mark.parametrize(("runtime", "form"), [("onnxruntime", "onnx"), ("executorch", "executorch")])
 def test_int8_is_a_quarter_of_the_file_and_near(net, tmp_path, runtime, form):
     images = torch.randn(SHAPE, generator=torch.Generator().manual_seed(1))
-    files = [tmp_path / f"{precision}{facts.SUFFIXES[form]}" for precision in ("fp32", "int8")]
+    files = [tmp_path / f"{precision}{facts.FORMATS[form].suffix}" for precision in ("fp32", "int8")]
     for file, calibration in zip(files, (None, images), strict=True):
         export.export(net, form, file, 32, calibration=calibration)
     assert 0.2 < files[1].stat().st_size / files[0].stat().st_size < 0.35
@@ -194,9 +194,9 @@ def test_the_readme_s_lines_make_of_an_image_file_what_training_makes(house, mon
         monkeypatch.setattr(sys, "argv", ["example", "net.onnx", str(house / name)])
         exec(example(), {})  # noqa: S102 - lines of this repository
         pixels = torch.tensor(images.decode(content, sides[0]))[None]
-        wanted = preprocessing.normalise(preprocessing.resize(pixels, image_size)).numpy()
+        wanted = preprocessing.normalise(preprocessing.resize(pixels, image_size), facts.IMAGENET).numpy()
         assert seen[-1].shape == wanted.shape and np.abs(seen[-1] - wanted).max() < 1.01 / 255 / min(
-            preprocessing.STD
+            facts.IMAGENET.std
         ), name
 
 

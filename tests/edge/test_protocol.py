@@ -36,7 +36,7 @@ def test_a_failed_process_is_told():
 
 def test_slow_first_calls_are_warm_up(monkeypatch):
     calls = []
-    monkeypatch.setitem(runtimes.RUNTIMES, "pytorch-eager", lambda threads: lambda cell: calls.append)
+    monkeypatch.setattr(runtimes, "pytorch_eager", lambda threads: lambda cell: calls.append)
     found = runtimes.sample(CELL._asdict() | {"min_calls": 5, "min_seconds": 0})
     assert len(calls) >= 1 + runtimes.WARMUP_CALLS + len(found["samples_ms"]) and len(found["samples_ms"]) == 5
 

@@ -6,7 +6,7 @@ from torch import nn
 from trained import numbers, tiny
 
 from lwnb.networks import build
-from lwnb.plan.facts import FIVE
+from lwnb.plan.facts import FIVE, IMAGENET
 from lwnb.training import augment, evaluation, policies, settings, train
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
@@ -34,7 +34,7 @@ def pictures(count=256, size=32):
 def test_a_batch_is_made_on_the_device_and_the_same_each_time(policy, exact):
     images, labels = pictures().cuda(), torch.arange(256).cuda() % 10
     first, second = (
-        augment.augment(policy, images, labels, 10, torch.Generator("cuda").manual_seed(7)) for _ in range(2)
+        augment.augment(policy, images, labels, 10, torch.Generator("cuda").manual_seed(7), IMAGENET) for _ in range(2)
     )
     for one, other in zip(first, second, strict=True):
         assert one.device.type == "cuda" and one.isfinite().all() and one.equal(other)

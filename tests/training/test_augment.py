@@ -1,6 +1,7 @@
 """Crops, erasing, mixing and normalisation against torchvision, on the same draw where there is one."""
 
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,9 +11,14 @@ from scipy.stats import ks_2samp
 from sklearn.datasets import load_sample_images
 from torchvision.transforms import RandomErasing, functional, v2
 
-from lwnb.networks.preprocessing import MEAN, STD, normalise, resize
+from lwnb.networks import preprocessing
+from lwnb.networks.preprocessing import resize
 from lwnb.plan import facts
-from lwnb.training.augment import augment, erased, pasted, windows
+from lwnb.plan.facts import IMAGENET
+from lwnb.training import augment as augmenting
+from lwnb.training.augment import erased, pasted, windows
+
+augment, normalise = partial(augmenting.augment, scale=IMAGENET), partial(preprocessing.normalise, scale=IMAGENET)
 
 LONG = "flip-crop+trivialaugment+random-erasing+cutmix"
 
@@ -28,8 +34,9 @@ def noise(number, size):
 
 def test_normalise_equals_torchvision_at_every_level():
     levels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(2, 3, 16, 16)
-    expected = v2.functional.normalize(levels / 255, MEAN, STD)
-    torch.testing.assert_close(normalise(levels), expected, rtol=0, atol=1e-6)
+    for scale in (IMAGENET, facts.Scale((0.5, 0.4, 0.3), (0.2, 0.25, 0.5))):
+        expected = v2.functional.normalize(levels / 255, *scale)
+        torch.testing.assert_close(preprocessing.normalise(levels, scale), expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [32, 64, 333])
