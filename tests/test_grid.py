@@ -55,7 +55,9 @@ def test_the_estimate_comes_from_this_machine_s_runs_once_there_are_some(house):
 def test_the_estimate_leaves_out_what_another_machine_trained(house, monkeypatch):
     monkeypatch.setitem(ENVIRONMENT, "machine", machine.machine() | {"cpu": "another"})  # a worker of a cluster
     save(Run(**RUN, seed=5))
-    assert estimates.estimate([Run(**RUN, train_size=800)]) == [pytest.approx(3 * 800 / facts.NETWORKS["resnet18"].speed)]
+    assert estimates.estimate([Run(**RUN, train_size=800)]) == [
+        pytest.approx(3 * 800 / facts.NETWORKS["resnet18"].speed)
+    ]
 
 
 def test_a_network_that_nothing_is_known_of_has_no_estimate(house):
