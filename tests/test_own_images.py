@@ -1,4 +1,5 @@
-"""The journey of a person with a folder of photographs, by the README's words: a page, a file, and what the file guesses."""
+"""The journey of a person with a folder of photographs, by the README's words: a page, a file,
+and what the file guesses."""
 
 import os
 import re

@@ -44,9 +44,9 @@ def convert(record: Record, wanted: Sequence[str], place: Path) -> list[dict]:
 
     Returns
     -------
-    A row a file: `runtime`, `precision` (`int8-aware` is fine-tuned, see `finetuned`), `size_bytes`, `top1`, `agree` (the
-    share of images for which it says what PyTorch says), `error` (the largest difference of a logit over the largest
-    logit), `predictions` (N,), and for an ONNX file that loses more than `LOSS`, `layers`: see `worst_layers`.
+    A row a file: `runtime`, `precision` (`int8-aware` is fine-tuned, see `finetuned`), `size_bytes`, `top1`, `agree`
+    (the share of images for which it says what PyTorch says), `error` (the largest difference of a logit over the
+    largest logit), `predictions` (N,), and for an ONNX file that loses more than `LOSS`, `layers`: see `worst_layers`.
     """
     run, task = record.run, sets.task(record.run)
     net = trained(record)

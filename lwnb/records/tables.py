@@ -27,7 +27,8 @@ def failed() -> list[dict]:
 def of_runs(runs: list[Run]):
     """A tidy DataFrame with a row a run: its key and status, its fields, its metrics and costs.
 
-    Rates run 0..1; metrics of runs that are missing or failed are empty, and the accuracies of those that did not learn.
+    Rates run 0..1; metrics of runs that are missing or failed are empty,
+    and the accuracies of those that did not learn.
     """
     import pandas as pd
 
@@ -55,7 +56,8 @@ def of_runs(runs: list[Run]):
 
 
 def origins(runs: list[Run]):
-    """A DataFrame with a row for each machine, set of versions and commit: the keys of those of these runs that it made."""
+    """A DataFrame with a row for each machine, set of versions and commit:
+    the keys of those of these runs that it made."""
     import pandas as pd
 
     rows = []
