@@ -4,10 +4,15 @@
 PYTHON ?= python3
 ARGS ?=
 
-.PHONY: report test lab bench lock clean
+.PHONY: report check test lab bench lock clean
 
 report: .venv/installed
 	.venv/bin/lwnb report $(ARGS)
+
+check: .venv/installed
+	.venv/bin/python -m ruff check
+	.venv/bin/python -m ruff format --check
+	.venv/bin/python -m pytest -m "not slow" $(ARGS)
 
 test: .venv/installed
 	.venv/bin/python -m pytest $(ARGS)

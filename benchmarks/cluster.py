@@ -1,7 +1,8 @@
 """What the engine costs with many workers: python -m benchmarks.cluster --workers 200
 
-Workers are real processes on this machine, forked from one that has imported dask.distributed; their runs sleep instead of
-training, so that hundreds of them fit on a few cores. The runs go through `lwnb.batch.workers.spread`, as those of `lwnb run` do.
+Workers are real processes on this machine, forked from one that has imported dask.distributed; their runs sleep instead
+of training, so that hundreds of them fit on a few cores. The runs go through `lwnb.batch.workers.spread`,
+as those of `lwnb run` do.
 """
 
 import asyncio
@@ -15,7 +16,8 @@ import typer
 
 from lwnb.batch import workers
 
-os.environ |= {  # for the processes that are started here: hundreds on a few cores, where each looks at itself less often
+# for the processes that are started here: hundreds on a few cores, where each looks at itself less often
+os.environ |= {
     "DASK_LOGGING__DISTRIBUTED": "error",
     "DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED": "False",
     "DASK_DISTRIBUTED__ADMIN__TICK__INTERVAL": "1s",
@@ -102,7 +104,8 @@ def main(
     seconds: Annotated[float, typer.Option(help="That a run sleeps.")] = 60.0,
     payload: Annotated[int, typer.Option(help="Bytes that a run gives back; weights are 3 to 80 million.")] = 0,
 ) -> None:
-    """Print a line for each number of workers: what the runs lost by waiting for the engine, and what scheduler and caller took."""
+    """Print a line for each number of workers: what the runs lost by waiting for the engine,
+    and what scheduler and caller took."""
     for count in counts.split(","):
         row = measure(int(count), each, seconds, payload)
         print(", ".join(f"{name} {round(value, 3):g}" for name, value in row.items()), flush=True)

@@ -109,7 +109,8 @@ def main(
     rows = [done[store.key(cell)] for cell in cells]
     print(table(rows).to_string(index=False))
     print(
-        f"load average as the cells ended: median {statistics.median(r['load_1min'] for r in rows):.1f} on {CORES} cores"
+        f"load average as the cells ended: median {statistics.median(r['load_1min'] for r in rows):.1f} "
+        f"on {CORES} cores"
     )
 
 

@@ -36,7 +36,8 @@ def train(job: dict) -> dict:
 
 
 def synthetic(run: Run):
-    """Noise as images: `train_size` for training, 500 each for validation and test. What a step costs is not in them."""
+    """Noise as images: `train_size` for training, 500 each for validation and test.
+    What a step costs is not in them."""
     import torch
 
     from lwnb.data.sets import Split, Task

@@ -20,14 +20,15 @@ EPOCHS = {
     "efficientnet_v2_s": (8, 3),
     "shufflenet_v2_x1_0": (14, 8),
 }
-"""Where the command line does not say: until the network has learned the digits; on other pages, what an hour or two allow."""
+"""Where the command line does not say: until the network has learned the digits; on other pages,
+what an hour or two allow."""
 
 CHEAP = ("mobilenet_v3_small", "squeezenet1_1", "shufflenet_v2_x1_0")
 """Networks that are trained with five seeds; the others with three."""
 
 BF16 = ("resnet18", "squeezenet1_1")
-"""Networks that bf16 makes faster on an AMD EPYC; it slows the depthwise ones, and on an Intel Xeon whose peak in bf16 is
-half of that in fp32 it slows these, too (python -m benchmarks.engine --precisions fp32,bf16)."""
+"""Networks that bf16 makes faster on an AMD EPYC; it slows the depthwise ones, and on an Intel Xeon whose peak in bf16
+is half of that in fp32 it slows these, too (python -m benchmarks.engine --precisions fp32,bf16)."""
 
 SIDES = ("script", "script-tuned", "timm", "lightning", "lwnb", "lwnb-bf16")
 PARTS = ("compare", "grid", "images", "size", "batch", "workers")

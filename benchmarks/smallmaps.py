@@ -1,6 +1,7 @@
 """What the short way of small maps gains in training: python -m benchmarks.smallmaps --help
 
-Two copies of a network train on one fixed batch, one by torch's own convolutions, one by `lwnb.training.smallmaps`, a step each in turn.
+Two copies of a network train on one fixed batch, one by torch's own convolutions, one by `lwnb.training.smallmaps`,
+a step each in turn.
 """
 
 import statistics
@@ -15,7 +16,8 @@ from lwnb.records import machine
 
 
 def milliseconds(model: str, size: int, stride: int, batch: int, steps: int) -> dict[str, float]:
-    """Median milliseconds of a training step (forward, backward, AdamW) in fp32, channels last, after two steps of warm-up."""
+    """Median milliseconds of a training step (forward, backward, AdamW) in fp32, channels last,
+    after two steps of warm-up."""
     import torch
     from torch.nn import functional as F
 

@@ -1,4 +1,5 @@
-"""Results as lines of JSON: one a job, appended as the job ends, so that a kill costs one job. And where a job works."""
+"""Results as lines of JSON: one a job, appended as the job ends, so that a kill costs one job.
+And where a job works."""
 
 import contextlib
 import json

@@ -42,7 +42,8 @@ def save(run=None, **metrics) -> Record:
 
 
 def plant(hits=0.8, n=2000, val_top1=None, curve=FLAT, metrics=(), labels=None, **fields) -> Record:
-    """Save a run that is right about exactly a share `hits` of the first and the same `n` test images, in a mixed order.
+    """Save a run that is right about exactly a share `hits` of the first and the same `n` test images,
+    in a mixed order.
 
     Runs with the same seed are right about the same images as far as their shares go, so that their differences are
     sharp; `hits` may also be an array, image by image. `labels` (n,) are 0 to 9 in turn unless given.
@@ -55,8 +56,8 @@ def plant(hits=0.8, n=2000, val_top1=None, curve=FLAT, metrics=(), labels=None, 
     found = {
         "learned": True, "top1": float(right.mean()), "macro_f1": float(right.mean()), "ece": 0.1, "loss": 1.0,
         "val_top1": float(right.mean() if val_top1 is None else val_top1), "val_loss": 1.0, "train_top1": 1.0,
-        "train_loss": 0.1, "best_epoch": len(curve), "epochs_run": len(curve), "n_train": 5000, "n_val": 500, "n_test": n,
-        "num_classes": 10, "classes": list("0123456789"), **COSTS[run.model],
+        "train_loss": 0.1, "best_epoch": len(curve), "epochs_run": len(curve), "n_train": 5000, "n_val": 500,
+        "n_test": n, "num_classes": 10, "classes": list("0123456789"), **COSTS[run.model],
     }  # fmt: skip
     history = [{"epoch": i + 1, "train_loss": 1 - v, "val_loss": 1 - v, "val_top1": v} for i, v in enumerate(curve)]
     predictions = {"labels": labels, "top5": top5, "confidence": np.full(n, 0.5)}
@@ -98,7 +99,8 @@ def two() -> str:
         }  # fmt: skip
         kept = results.save(run, metrics, HISTORY, arrays, ENVIRONMENT, b"")
         row = {
-            "runtime": "onnxruntime", "precision": "int8", "size_bytes": size, "top1": right, "agree": 1.0, "error": 0.0,
+            "runtime": "onnxruntime", "precision": "int8", "size_bytes": size, "top1": right, "agree": 1.0,
+            "error": 0.0,
         }  # fmt: skip
         results.save_conversions(kept, [row | {"predictions": guesses.tolist()}])
         cell = protocol.Cell(model, 10, run.image_size, run.output_stride, "onnxruntime", "int8")

@@ -54,7 +54,8 @@ class Stub(NamedTuple):
 
 
 def notebook(path: Path, title: str, *cells: str, parameters: str = 'name = "none"\nscale = 1.0') -> Path:
-    """Write a notebook: title and question, parameters, and code cells (Markdown, where they begin with '#' and a blank)."""
+    """Write a notebook: title and question, parameters,
+    and code cells (Markdown, where they begin with '#' and a blank)."""
     question = v4.new_markdown_cell(
         f"# {title}\n\n*What is the question?* It has $\\alpha$ and a work {{cite}}`he2016`."
     )

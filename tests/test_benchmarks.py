@@ -1,4 +1,5 @@
-"""The benchmark is fair and honest: every side does the same work, a kill costs one job, the figures are those planted."""
+"""The benchmark is fair and honest: every side does the same work, a kill costs one job,
+the figures are those planted."""
 
 import math
 import re
@@ -69,7 +70,8 @@ def test_every_side_starts_from_the_same_weights(seen):
 
 @pytest.mark.slow
 def test_every_side_makes_the_same_steps_at_the_same_rate(seen):
-    """Worked by hand: three steps of warm-up, then half a cosine over three; timm's warm-up rises from a third to one."""
+    """Worked by hand: three steps of warm-up, then half a cosine over three;
+    timm's warm-up rises from a third to one."""
     for name, one in seen.items():
         warm = [1 / 3, 5 / 9, 7 / 9] if name == "timm" else [1 / 3, 2 / 3, 1]
         assert one["rates"] == pytest.approx([0.001 * share for share in [*warm, 1, 0.75, 0.25]]), name

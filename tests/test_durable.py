@@ -70,7 +70,8 @@ def sound(whole, home):
 
 
 def ends_the_same(whole, home, run=None):
-    """The run, asked for again, goes on from where it was, ends as if nothing had happened, and leaves nothing behind."""
+    """The run, asked for again, goes on from where it was, ends as if nothing had happened,
+    and leaves nothing behind."""
     run = run or whole[1][0]
     left = left_to_write(run)
     steps, ((status, reason),) = Child(batch, [run], home=home).end()
@@ -83,7 +84,8 @@ def ends_the_same(whole, home, run=None):
 
 
 def left_to_write(run) -> int:
-    """How many files: the setting, a checkpoint an epoch, and the record; none, where the record has all its files but not its name."""
+    """How many files: the setting, a checkpoint an epoch, and the record; none,
+    where the record has all its files but not its name."""
     part = folders.part(run)
     if results.find(run) or (part / "metrics.json").exists():
         return 0

@@ -17,7 +17,8 @@ from packaging.utils import canonicalize_name
 from lwnb.base.places import CHECKOUT
 
 ROOMS = ("report", "batch", "edge", "training", "evidence", "records", "data", "networks", "plan", "base")
-"""From the top of the house to its ground: a room imports from itself and from those below it. `cli` stands above them all."""
+"""From the top of the house to its ground: a room imports from itself and from those below it.
+`cli` stands above them all."""
 
 HEAVY = {"torch", "torchvision", "lightning", "pytorch_lightning", "torchmetrics", "ptflops"}
 
@@ -176,7 +177,8 @@ def test_a_planted_chain_of_imports_is_found():
 
 
 def test_help_is_quick_and_without_torch():
-    """Within 0.5 s on an idle machine; here twice that, in processor time, which a busy machine does not stretch much."""
+    """Within 0.5 s on an idle machine; here twice that, in processor time,
+    which a busy machine does not stretch much."""
     code = "import sys; from lwnb.cli import app; app(['--help'], standalone_mode=False); print(*sys.modules)"
     seconds = []
     for _ in range(3):
@@ -197,7 +199,8 @@ def declared(*extras: str) -> set[str]:
 
 
 def distributions(texts: list[str]) -> set[str]:
-    """Distributions that hold what the texts import; an import that no installed one holds stands under its own name."""
+    """Distributions that hold what the texts import; an import that no installed one holds stands under its own
+    name."""
     roots = {i.name.split(".")[0] for text in texts for i in imports(text)}
     owners = packages_distributions()
     foreign = roots - sys.stdlib_module_names - {"lwnb"}

@@ -52,6 +52,8 @@ INSTALLATION = [
 def test_first_call_installs_and_a_second_does_not(clone):
     assert make(clone, "test", "ARGS=-x") == (0, [*INSTALLATION, "-m pytest -x"])
     assert make(clone, "test") == (0, ["-m pytest"])
+    checks = ["-m ruff check", "-m ruff format --check", "-m pytest -m not slow -x"]
+    assert make(clone, "check", "ARGS=-x") == (0, checks)
     assert make(clone, "report", "ARGS=--force") == (0, ["report --force"])
     assert make(clone, "bench", "ARGS=--page cifar10") == (0, ["-m benchmarks --page cifar10"])
 

@@ -3,6 +3,7 @@
 import json
 import shlex
 import subprocess
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ from types import SimpleNamespace
 import planted
 import pytest
 import readme
+from trees import cifar10, cifar10_files, folder
 from typer.testing import CliRunner
 
 from lwnb import cli
@@ -120,7 +122,7 @@ NOTEBOOK = (
     ".venv/bin/papermill notebooks/01_architectures.ipynb out.ipynb -f params/cifar10.yaml -f params/budget-quick.yaml"
 )
 OWN_IMAGES = {f".venv/bin/lwnb {words}" for words in ("fetch flowers", "report flowers", "recommend --dataset folder")}
-NOT_HERE = {"make test", "make lab", "make bench", *OWN_IMAGES, NOTEBOOK}
+NOT_HERE = {"make test", "make check", "make lab", "make bench", *OWN_IMAGES, NOTEBOOK}
 """What test_makefile.py, test_own_images.py and the last test here run."""
 
 
@@ -182,3 +184,16 @@ def test_a_network_is_exported_by_its_key(desk):
     key = results.every()[0].run.key
     typed(DO_OTHER[6].replace("KEY", key))
     assert desk.shipped == [(key, "onnx", True)] and len(list(Path().glob(f"*{key}*.onnx"))) == 1
+
+
+@pytest.mark.slow
+def test_a_notebook_is_executed_by_papermill_alone(house):
+    """On invented images, and short; the notebook is written elsewhere than into the checkout."""
+    place = folder(house / "images", cifar10_files(cifar10(train=20, test=5)))
+    small = {"data_root": str(place), "digest": "", "pool_train": 0, "pool_test": 0, "train_size": 0, "test_size": 0}
+    small |= {"models": ["squeezenet1_1"], "epochs": 1}
+    program, *words = shlex.split(NOTEBOOK.replace("out.ipynb", str(house / "out.ipynb")))
+    command = [sys.executable, "-m", Path(program).name, *words, "-k", "python3", "-y", json.dumps(small)]
+    done = subprocess.run(command, cwd=CHECKOUT, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(list((house / "runs").glob("cifar10/squeezenet1_1/*/metrics.json"))) == 1

@@ -1,4 +1,5 @@
-"""The main job from end to end, at a tiny budget: every notebook executed, the book built, a second call that does nothing."""
+"""The main job from end to end, at a tiny budget: every notebook executed, the book built,
+a second call that does nothing."""
 
 import copy
 import json
@@ -187,7 +188,8 @@ def test_a_notebook_works_by_plain_papermill_and_finds_the_runs_of_the_report(bu
 @pytest.mark.slow
 @pytest.mark.parametrize("path", sorted((CHECKOUT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
 def test_a_notebook_runs_twice_in_one_kernel(built, tmp_path, monkeypatch, path):
-    """All its cells, with the parameters of the report changed in their cell, and all of them again; nothing is trained."""
+    """All its cells, with the parameters of the report changed in their cell, and all of them again;
+    nothing is trained."""
     monkeypatch.setenv("LWNB_HOME", str(built[0]))
     notebook, records = nbformat.read(path, 4), set((built[0] / "runs").rglob("metrics.json"))
     changes = dict(map(paramfiles.change, TINY))

@@ -27,7 +27,8 @@ ASKED = {
     "pretrain-cifar100": (1, "6dead42be23cf26d"),
     "pretrain-tiny-imagenet": (1, "f4d8f65290f28fee"),
 }
-"""How many runs the first edition's pages ask for, before any learning rate was tuned, and the SHA-256 of their sorted keys."""
+"""How many runs the first edition's pages ask for, before any learning rate was tuned,
+and the SHA-256 of their sorted keys."""
 
 
 @pytest.mark.parametrize("page", ASKED)

@@ -66,7 +66,8 @@ def zipped(place: Path, tree: dict[str, bytes], top: str = "", soft: dict[str, s
 
 
 def named(content: bytes, at: int) -> bytes:
-    """A zip whose directory has byte `at` of every entry changed to 1: 8 is the flag of encryption, 10 the compression."""
+    """A zip whose directory has byte `at` of every entry changed to 1: 8 is the flag of encryption,
+    10 the compression."""
     whole, place = bytearray(content), 0
     while (place := whole.find(b"PK\x01\x02", place)) >= 0:
         whole[place + at] = 1

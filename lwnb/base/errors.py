@@ -4,7 +4,8 @@ import difflib
 
 
 class LwnbError(Exception):
-    """What the user can mend: its message names the value, what is allowed and what to do. The commands show nothing more."""
+    """What the user can mend: its message names the value, what is allowed and what to do.
+    The commands show nothing more."""
 
 
 class ParamsError(LwnbError, ValueError):
@@ -18,7 +19,8 @@ def nearest(name: str, known) -> str:
 
 
 def shown(name: str) -> str:
-    """A name as it can be printed anywhere: bytes that are no UTF-8 read as Latin-1, line breaks and the like escaped."""
+    """A name as it can be printed anywhere: bytes that are no UTF-8 read as Latin-1,
+    line breaks and the like escaped."""
     try:
         name.encode()
     except UnicodeEncodeError:

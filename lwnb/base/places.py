@@ -27,7 +27,8 @@ def home() -> Path:
 
 
 def shelves() -> list[Path]:
-    """Where records lie, in the order in which they are looked up: `runs/` and `results/` of the home, and published ones.
+    """Where records lie, in the order in which they are looked up: `runs/` and `results/` of the home,
+    and published ones.
 
     The last is `$LWNB_RESULTS`, else the checkout's `results/`. No run writes to any but the first.
     """
@@ -35,7 +36,8 @@ def shelves() -> list[Path]:
 
 
 def settle() -> None:
-    """Make `PLACES` whole paths in the environment, so that kernels and workers, which stand elsewhere, mean the same."""
+    """Make `PLACES` whole paths in the environment, so that kernels and workers, which stand elsewhere,
+    mean the same."""
     for name in PLACES:
         if text := os.environ.get(name):
             os.environ[name] = str(Path(text).expanduser().absolute())

@@ -60,7 +60,8 @@ def is_here(run: Run, weights: bool) -> bool:
 
 
 def estimate(runs: list[Run]) -> list[float | None]:
-    """Training time of each run in seconds of this whole machine: of many runs side by side, the sum is the time of all.
+    """Training time of each run in seconds of this whole machine: of many runs side by side,
+    the sum is the time of all.
 
     From this machine's runs of the same network, image size and output stride, frozen or not; else of the same network;
     else the speed that its row in `NETWORKS` has. Long runs count by their length, since short ones are slowed by what is not training.

@@ -47,8 +47,8 @@ def pin(p: Params) -> Params:
 
 
 class Job(NamedTuple):
-    """A run to train, the run that it starts from, whether its weights are wanted as well as its record, and the runtimes
-    that its network is exported to as it ends."""
+    """A run to train, the run that it starts from, whether its weights are wanted as well as its record, and the
+    runtimes that its network is exported to as it ends."""
 
     run: Run
     parent: Run | None
@@ -168,7 +168,8 @@ def _one(job: Job, on_epoch: Callable[[dict], None]) -> None:
 
 
 def _export(job: Job) -> None:
-    """Convert the network of a run while its weights are at hand. What fails is said here, and tried again by its page."""
+    """Convert the network of a run while its weights are at hand. What fails is said here,
+    and tried again by its page."""
     if not job.runtimes:
         return
     from lwnb.batch import prepare
@@ -191,7 +192,8 @@ def _told(run: Run, reasons: set[str]) -> str:
 
 
 def fingerprint(p: Params) -> list:
-    """What the pages of these parameters read: the state of each run, what was converted, device records, what is known of the images."""
+    """What the pages of these parameters read: the state of each run, what was converted, device records,
+    what is known of the images."""
     from lwnb.plan import studies
 
     states = [(run.key, results.status(run), (failures.failure(run) or {}).get("reason")) for run in studies.runs(p)]

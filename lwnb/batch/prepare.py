@@ -1,4 +1,5 @@
-"""What the page on deployment shows of trained networks and of shapes, made where no record holds it yet, side by side."""
+"""What the page on deployment shows of trained networks and of shapes, made where no record holds it yet,
+side by side."""
 
 import itertools
 import multiprocessing
@@ -42,8 +43,8 @@ def measure(p: Params, progress: Callable[[str], None] = lambda line: None) -> N
 def prepare(p: Params, runs: Iterable[Run], progress: Callable[[str], None] = lambda line: None) -> None:
     """Everything that the page on deployment shows and no record holds yet: conversions, footprints, timings.
 
-    Nothing is measured for a page of published runs alone: it shows the published device records, and `lwnb measure` adds
-    this machine's.
+    Nothing is measured for a page of published runs alone: it shows the published device records, and `lwnb measure`
+    adds this machine's.
     """
     runs = list(runs)
     if published(runs):
@@ -53,7 +54,8 @@ def prepare(p: Params, runs: Iterable[Run], progress: Callable[[str], None] = la
 
 
 def time_eager(runs: Iterable[Run]) -> None:
-    """Measure what one image takes by eager PyTorch, for the networks of finished runs that were trained here: one process each.
+    """Measure what one image takes by eager PyTorch, for the networks of finished runs that were trained here:
+    one process each.
 
     What has a record of this machine is not measured again.
     """
@@ -73,8 +75,8 @@ def convert_shown(p: Params) -> None:
 
 
 def convert(runs: Iterable[Run], wanted: list[str]) -> None:
-    """Test the exported and the INT8 networks of finished runs whose weights are here, and keep it with their records; weigh
-    their files.
+    """Test the exported and the INT8 networks of finished runs whose weights are here, and keep it with their records;
+    weigh their files.
 
     Runs that have it already, and published ones without weights, stay as they are.
     """
@@ -84,7 +86,8 @@ def convert(runs: Iterable[Run], wanted: list[str]) -> None:
 
 
 def _side_by_side(*stages: list[Callable[[], None]]) -> None:
-    """Make these calls, a stage after the other, by a process a core with one thread each; in this process where none has two."""
+    """Make these calls, a stage after the other, by a process a core with one thread each;
+    in this process where none has two."""
     calls = max(map(len, stages))
     if calls < 2:
         for call in itertools.chain(*stages):

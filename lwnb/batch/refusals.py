@@ -43,7 +43,8 @@ def _check_network(run: Run) -> None:
     except (ValueError, RuntimeError, AssertionError) as error:  # as torch and torchvision have it
         reason = str(error).strip().splitlines()[-1]
         raise ParamsError(
-            f"image_size: {run.image_size} is not possible for {run.model} at output stride {run.output_stride}: {reason}"
+            f"image_size: {run.image_size} is not possible for {run.model} at output stride {run.output_stride}: "
+            f"{reason}"
         ) from None
 
 
@@ -71,5 +72,6 @@ def _check_images(run: Run, is_source: bool) -> None:
         if not is_source:
             raise
         raise archives.DataError(
-            f"source: the weights of run {run.key}, pretrained on {run.dataset}, are not here, and it cannot be trained: {error}"
+            f"source: the weights of run {run.key}, pretrained on {run.dataset}, are not here, "
+            f"and it cannot be trained: {error}"
         ) from None

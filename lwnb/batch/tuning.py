@@ -1,4 +1,5 @@
-"""Learning rates tuned for each network: a climb on validation, kept in `params/tuned.yaml` with the runs that it met."""
+"""Learning rates tuned for each network: a climb on validation,
+kept in `params/tuned.yaml` with the runs that it met."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -13,7 +14,10 @@ from lwnb.plan.params import Params
 from lwnb.plan.run import Run
 from lwnb.records import results
 
-HEAD = "# Learning rates by network, chosen on validation among those tried: written by `lwnb tune`. Tried are rates and their runs.\n"
+HEAD = (
+    "# Learning rates by network, chosen on validation among those tried: written by `lwnb tune`. "
+    "Tried are rates and their runs.\n"
+)
 
 START = 3
 """So many rates in the middle of a ladder are tried at first."""

@@ -17,7 +17,8 @@ TOPIC = "lwnb"
 
 
 class Task(NamedTuple):
-    """One call of a function on a worker: its key, the key of the task that it waits for, and what makes its arguments."""
+    """One call of a function on a worker: its key, the key of the task that it waits for,
+    and what makes its arguments."""
 
     key: str
     after: str | None
@@ -58,8 +59,8 @@ def connect(count: int, scheduler: str | None = None):
                     if isinstance(error, ParamsError) or not lost:
                         raise
                     raise ParamsError(
-                        f"--scheduler {scheduler}: the connection was lost ({type(error).__name__}). What has ended is kept: "
-                        "start the scheduler again, and ask again"
+                        f"--scheduler {scheduler}: the connection was lost ({type(error).__name__}). "
+                        "What has ended is kept: start the scheduler again, and ask again"
                     ) from error
         else:
             local = {"n_workers": count, "threads_per_worker": 1, "memory_limit": 0, "dashboard_address": ":0"}
@@ -99,7 +100,8 @@ def spread(tasks: list[Task], do: Callable, client) -> Iterator[tuple[str, Any]]
 
 
 def _ended(running: dict) -> list:
-    """The futures that have ended, as soon as there is one; after two seconds none, to see whether workers have come."""
+    """The futures that have ended, as soon as there is one; after two seconds none,
+    to see whether workers have come."""
     from distributed import wait
 
     if not running:

@@ -115,7 +115,8 @@ def _digest(file: str | Path) -> str:
 
 
 def _hash(path: Path, about: Callable[[str | Path], str]) -> str:
-    """SHA-256 over what is to be said about each file; what the system does not let one look at has its error instead."""
+    """SHA-256 over what is to be said about each file;
+    what the system does not let one look at has its error instead."""
     every = files.walk(path) if path.is_dir() else {"": path}
     found = hashlib.sha256()
     for name, file in sorted(every.items()):

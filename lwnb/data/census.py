@@ -1,4 +1,5 @@
-"""What is known of a data set's images, by its digest: images a class, copies, files left out. In `runs/` and `results/`."""
+"""What is known of a data set's images, by its digest: images a class, copies, files left out.
+In `runs/` and `results/`."""
 
 import html
 import json
@@ -8,9 +9,10 @@ from lwnb.base import disk
 from lwnb.base.places import home, shelves
 
 FIELDS = ("dataset", "image_size", "classes", "train", "test", "across", "labels", "within", "skipped", "notes")
-"""What a record holds. `train` and `test`: the images of each of the `classes`. By identical pixels at `image_size`: `across`, test
-images that stand in training; `labels`, pictures that stand under more than one class; `within`, training and test images that
-repeat another one of their split. `skipped`: how many files could not be read. `notes`: sentences on what else was not taken."""
+"""What a record holds. `train` and `test`: the images of each of the `classes`. By identical pixels at `image_size`:
+`across`, test images that stand in training; `labels`, pictures that stand under more than one class; `within`,
+training and test images that repeat another one of their split. `skipped`: how many files could not be read. `notes`:
+sentences on what else was not taken."""
 
 SHOWN = 20
 """Most classes that are named one by one."""
@@ -23,7 +25,8 @@ def save(digest: str, record: dict) -> None:
 
 
 def find(digest: str) -> dict | None:
-    """The record of a data set, from the first of `lwnb.base.places.shelves` that has it; a damaged one counts as none."""
+    """The record of a data set, from the first of `lwnb.base.places.shelves` that has it;
+    a damaged one counts as none."""
     for shelf in shelves():
         try:
             record = json.loads((shelf / "images" / f"{digest}.json").read_bytes())
@@ -64,8 +67,9 @@ def _copies(record: dict) -> str:
         return "No two images have identical pixels."
     train, test = sum(record["train"]), sum(record["test"])
     return (
-        f"Identical pixels: {record['across']:,} of {test:,} test images also in training; {record['within'][0]:,} of {train:,} "
-        f"training and {record['within'][1]:,} of {test:,} test images repeat another one of their split; "
+        f"Identical pixels: {record['across']:,} of {test:,} test images also in training; "
+        f"{record['within'][0]:,} of {train:,} training and {record['within'][1]:,} of {test:,} test images "
+        "repeat another one of their split; "
         f"pictures under more than one class: {record['labels']:,}."
     )
 

@@ -27,7 +27,8 @@ SPLITS = {
     "val": ("val", "valid", "validation", "validate", "dev", "eval", "evaluation"),
     "test": ("test", "testing", "tst", "holdout", "pred", "unlabelled", "unlabeled"),
 }
-"""Names of the folders that hold the splits of a data set, in any case; more words may follow: `train_set`, `Test Images`."""
+"""Names of the folders that hold the splits of a data set, in any case; more words may follow: `train_set`,
+`Test Images`."""
 
 DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError)
 """What Python raises on an archive that is broken."""
@@ -44,9 +45,9 @@ class Files:
     """The files of a folder, a tar or a zip: their POSIX paths in the order of storage, and the bytes of one.
 
     A single folder around everything, or around all images, is left out of the paths: what lies beside it is `../name`.
-    Hidden files are left out. A link stands for what it points to. Reading raises OSError where a file cannot be read, or
-    where a link points to nothing. `folders` are the paths of folders, empty ones too; `notes` are sentences about what
-    was left out.
+    Hidden files are left out. A link stands for what it points to. Reading raises OSError where a file cannot be read,
+    or where a link points to nothing. `folders` are the paths of folders, empty ones too; `notes` are sentences about
+    what was left out.
     """
 
     names: tuple[str, ...]
@@ -82,7 +83,10 @@ def _not_an_archive(path: Path, error: Exception) -> str:
     if images.is_image(path.name):
         return "one image alone; set data_root to a folder that holds a folder of images for each class."
     if path.suffix.lower() in (".7z", ".rar", ".zst", ".lz4"):
-        return f"archives of the kind {path.suffix} are not read; unpack it, and set data_root to the folder that comes out."
+        return (
+            f"archives of the kind {path.suffix} are not read; "
+            "unpack it, and set data_root to the folder that comes out."
+        )
     if images.is_sidecar(path.name) and path.suffix.lower() not in (".tar", ".gz", ".tgz", ".zip"):
         return (
             f"files of the kind {path.suffix} are not read; set data_root to a folder that holds "
@@ -93,7 +97,8 @@ def _not_an_archive(path: Path, error: Exception) -> str:
 
 
 def _files(handles: dict, read: Callable) -> Files:
-    """Files from path -> handle: `read` takes a handle, one that is an OSError is raised; a folder's path ends with a slash."""
+    """Files from path -> handle: `read` takes a handle, one that is an OSError is raised;
+    a folder's path ends with a slash."""
     handles = {name.removeprefix("./"): handle for name, handle in handles.items()}
     handles, hidden = ({n: h for n, h in handles.items() if _hidden(n) == flag} for flag in (False, True))
     around = _around(handles)
@@ -145,8 +150,8 @@ def _hidden(name: str) -> bool:
 def walk(folder: Path, everything: bool = False) -> dict[str, str | OSError]:
     """POSIX path inside the folder -> path, sorted; links to folders are followed.
 
-    With `everything` hidden files as well, folders (with a slash at the end), and as OSErrors the links that lead nowhere
-    or to a folder around them.
+    With `everything` hidden files as well, folders (with a slash at the end), and as OSErrors the links that lead
+    nowhere or to a folder around them.
     """
     found, above = {}, {str(folder): {os.path.realpath(folder)}}
 

@@ -19,10 +19,12 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF", "JPEG2000
 """What an image may be, where the installed Pillow knows it; JPEG includes the MPO that many phones write."""
 
 FOREIGN = {".avif", ".heic", ".heif", ".hif", ".jp2", ".jxl"}
-"""Endings of images that some or all versions of Pillow cannot read: such a file is a bad image, not one to pass over."""
+"""Endings of images that some or all versions of Pillow cannot read: such a file is a bad image,
+not one to pass over."""
 
 SIDECARS = (
-    " .txt .json .jsonl .xml .xmp .csv .tsv .yaml .yml .toml .ini .cfg .md .rst .html .htm .pdf .doc .docx .xls .xlsx .ods "
+    " .txt .json .jsonl .xml .xmp .csv .tsv .yaml .yml .toml .ini .cfg .md .rst .html .htm "
+    " .pdf .doc .docx .xls .xlsx .ods "
     " .db .sqlite .log .py .ipynb .mat .npy .npz .pkl .h5 .hdf5 .parquet .arrow .tfrecord .zip .tar .gz .tgz .7z .rar "
     " .mov .mp4 .m4v .avi .mkv .webm .3gp .mp3 .wav .m4a .aae .lnk .url .md5 .sha256 "
     " .dng .cr2 .cr3 .nef .arw .raf .orf .rw2 "

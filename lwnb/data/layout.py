@@ -24,7 +24,8 @@ ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
 
 @dataclass(frozen=True)
 class Layout:
-    """The (path, class) of each image by split, `all` where there is one split only, and sentences on how it was read."""
+    """The (path, class) of each image by split, `all` where there is one split only,
+    and sentences on how it was read."""
 
     entries: dict[str, list[tuple[str, str]]]
     notes: tuple[str, ...]
@@ -133,7 +134,8 @@ def _by_split(names: Sequence[str], splits: dict[str, str]) -> tuple[dict, list[
 
 
 def _unwrapped(found: dict[str, dict[str, list[str]]]) -> dict[str, dict[str, list[str]]]:
-    """Without a folder around all classes of a split, as in train/images/<class>/: one that no other split has as a class."""
+    """Without a folder around all classes of a split, as in train/images/<class>/:
+    one that no other split has as a class."""
     firsts = {top: {parts[0] for parts in part.values()} for top, part in found.items()}
     for top, part in found.items():
         others = set().union(*(firsts[other] for other in found if other != top))
@@ -164,12 +166,14 @@ def _refuse_parallel(names: Sequence[str], path: Path) -> None:
     shared = set.intersection(*subfolders.values())
     if len(shared) > 1 and len(shared) >= len(set().union(*subfolders.values())) / 2:
         raise DataError(
-            f"{path}: {tops} hold the same subfolders: {some(sorted(shared))}. If these are the classes, move their images to "
+            f"{path}: {tops} hold the same subfolders: {some(sorted(shared))}. "
+            "If these are the classes, move their images to "
             "train/<class>/ and test/<class>/; if not, move the images out of the subfolders."
         )
     if all(words & {top.casefold() for top in subfolders} for words in PAIRED):
         raise DataError(
-            f"{path}: {tops} seem to belong together, image by image, rather than to be classes. {SORT} If they are classes, give "
+            f"{path}: {tops} seem to belong together, image by image, rather than to be classes. {SORT} "
+            "If they are classes, give "
             "the folders other names."
         )
 

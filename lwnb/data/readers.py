@@ -22,11 +22,13 @@ TEST_SHARE = 0.2
 """Held out for testing where a data set has no test split of its own."""
 
 COPY = re.compile(r"(?:copy of )?(.+?)(?:[ _-]*copy[ _-]*\d*)?(?: ?\(\d+\))?", re.IGNORECASE | re.DOTALL)
-"""The name of a file without its ending; what stands before `copy`, `- Copy`, `_copy2` or `(1)` is that of the original."""
+"""The name of a file without its ending; what stands before `copy`, `- Copy`,
+`_copy2` or `(1)` is that of the original."""
 
 ALIKE = 0.9
-"""Correlation of pixels above which a file named as a copy is one. Browsers name other pictures so as well: those of one class
-correlate by more in 1 of 10,000 pairs of photographs, copies that were scaled, brightened or compressed again nearly always."""
+"""Correlation of pixels above which a file named as a copy is one. Browsers name other pictures so as well: those of
+one class correlate by more in 1 of 10,000 pairs of photographs, copies that were scaled,
+brightened or compressed again nearly always."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,8 @@ def _divided(whole: Part, groups: np.ndarray | None = None) -> tuple[Part, Part]
 
 
 def _copies(whole: Part, paths: Sequence[str]) -> np.ndarray:
-    """(N,) integers, equal for copies of one picture: identical pixels, or nearly so beside a name such as `x (1).jpg`."""
+    """(N,) integers, equal for copies of one picture: identical pixels,
+    or nearly so beside a name such as `x (1).jpg`."""
     groups = splits.alike(whole.images)
     stems = [posixpath.splitext(path)[0] for path in paths]
     place = {stem: index for index, stem in enumerate(stems)}
@@ -232,7 +235,8 @@ def _remarked(remarks: Counter) -> list[str]:
         notes.append(f"Files with several images, of which the first one is used: {several:,}.")
     if dark := remarks["dark"]:
         notes.append(
-            f"Nearly black: {dark:,} of {remarks['deep']:,} files with 16 bits a channel hold no value above 4,095, as if "
+            f"Nearly black: {dark:,} of {remarks['deep']:,} files with 16 bits a channel hold no value above 4,095, "
+            "as if "
             "they had been taken with 12 bits or fewer; multiply their values so that they reach 65,535."
         )
     return notes
@@ -253,7 +257,8 @@ def _enough(labels: dict[str, np.ndarray], names: tuple[str, ...]) -> None:
 def _part(
     found: Files, listed: list[tuple[str, str]], names, size: int, exact: bool
 ) -> tuple[Part, dict[str, str], Counter]:
-    """The images of one split, known by their paths; the reason for each file that cannot be read; counts of remarks."""
+    """The images of one split, known by their paths; the reason for each file that cannot be read;
+    counts of remarks."""
     label = {name: number for number, name in enumerate(names)}
     paths = [path for path, _ in listed]
     labels = np.array([label[name] for _, name in listed], np.int64)

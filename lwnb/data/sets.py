@@ -135,12 +135,13 @@ def overlap(a: Split, b: Split) -> int:
 
 
 NEAR = 0.9
-"""Correlation above which `near` takes two images for near-duplicates. Of 2,000 test images of CIFAR-10 it marks 5 % for its
-own training images, where Barz and Denzler (2020) found 3.3 % of all: it errs towards marking too many."""
+"""Correlation above which `near` takes two images for near-duplicates. Of 2,000 test images of CIFAR-10 it marks 5 %
+for its own training images, where Barz and Denzler (2020) found 3.3 % of all: it errs towards marking too many."""
 
 
 def near(images: Tensor, among: Tensor) -> np.ndarray:
-    """Which images (N, 3, H, W) have a near-duplicate among others, as a mask (N,): mirrored, brightened, rescaled ones too.
+    """Which images (N, 3, H, W) have a near-duplicate among others, as a mask (N,): mirrored, brightened,
+    rescaled ones too.
 
     By the correlation of their pixels at 16 x 16, all channels together.
     """

@@ -57,8 +57,8 @@ def hold_out(
 def _untorn(labels: np.ndarray, groups: np.ndarray, arranged: np.ndarray, quota: np.ndarray) -> np.ndarray:
     """A held-out mask (N,) that tears no group.
 
-    In the order given, groups are taken whole while no class gives more than its quota. A class that could give nothing,
-    because each of its groups is larger than that, gives its smallest one.
+    In the order given, groups are taken whole while no class gives more than its quota. A class that could give
+    nothing, because each of its groups is larger than that, gives its smallest one.
     """
     members, taken, mask = {}, np.zeros_like(quota), np.zeros(len(labels), bool)
     for index in arranged:

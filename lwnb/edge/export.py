@@ -44,7 +44,8 @@ def export(
 
 
 def any_file(cell: Cell, place: Path) -> Path:
-    """The file that a cell of `lwnb.edge.protocol` runs: of a trained network if `convert` left one, else of random weights.
+    """The file that a cell of `lwnb.edge.protocol` runs: of a trained network if `convert` left one,
+    else of random weights.
 
     What a network costs does not depend on its weights.
     """

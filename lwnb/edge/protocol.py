@@ -100,8 +100,8 @@ def unmeasured(wanted: Iterable[Cell], rounds: int) -> list[Cell]:
 def measure_cells(wanted: Iterable[Cell], rounds: int, progress: Callable[[str], None] = lambda line: None) -> None:
     """Measure what has no record of this machine; never beside training.
 
-    Every cell is measured by `rounds` fresh processes; the cells of one use (threads, batch size, image size) take turns.
-    Files are exported before any of them is timed, and stay in `build/deploy/`.
+    Every cell is measured by `rounds` fresh processes; the cells of one use (threads, batch size, image size) take
+    turns. Files are exported before any of them is timed, and stay in `build/deploy/`.
 
     Raises
     ------

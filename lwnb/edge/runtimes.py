@@ -1,8 +1,8 @@
 """One network on one runtime, in a process of its own: what loading takes, what running takes, every latency.
 
-`python -m lwnb.edge.runtimes '{"runtime": …}'` imports the runtime, prints `READY`, waits for a line on standard input, measures
-and prints one line of JSON. Nothing is imported that the runtime does not need, so that its own memory can be told from the
-network's.
+`python -m lwnb.edge.runtimes '{"runtime": …}'` imports the runtime, prints `READY`, waits for a line on standard input,
+measures and prints one line of JSON. Nothing is imported that the runtime does not need, so that its own memory can be
+told from the network's.
 """
 
 import ctypes
@@ -46,7 +46,8 @@ def file_of(cell: Cell, place: Path) -> Path:
 def onnxruntime(threads: int) -> Callable[[dict], Call]:
     """ONNX Runtime, CPU execution provider, operators one after another.
 
-    x86 without VNNI adds products of 8 bits in 16, which saturate, unless it is told to take the slower and precise way.
+    x86 without VNNI adds products of 8 bits in 16, which saturate,
+    unless it is told to take the slower and precise way.
     """
     import onnxruntime as runtime
 
@@ -76,7 +77,8 @@ def executorch(threads: int) -> Callable[[dict], Call]:
 
 
 def openvino(threads: int) -> Callable[[dict], Call]:
-    """OpenVINO's CPU device, told to compute in fp32 where the network does (it prefers bf16 on processors that have it)."""
+    """OpenVINO's CPU device, told to compute in fp32 where the network does
+    (it prefers bf16 on processors that have it)."""
     from openvino import Core
 
     def load(cell: dict) -> Call:
@@ -161,7 +163,8 @@ def _until(call: Callable, calls: int, seconds: float) -> list[float]:
 
 
 class _Memory:
-    """Resident memory of this process in MiB, from what it is at the beginning; nothing where the system is not Linux."""
+    """Resident memory of this process in MiB, from what it is at the beginning;
+    nothing where the system is not Linux."""
 
     def __init__(self):
         self.baseline = self.before = self._settle()

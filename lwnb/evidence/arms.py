@@ -68,7 +68,8 @@ class Claim(BaseModel):
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a claim is judged by on one page: the table of its study's runs, their records, and all runs that are known."""
+    """What a claim is judged by on one page: the table of its study's runs, their records,
+    and all runs that are known."""
 
     frame: pd.DataFrame
     records: dict[str, Record]
@@ -79,7 +80,8 @@ class Evidence:
 class Arm:
     """One side of a comparison: its name in print, the runs of the setting that validation chose, and their weaknesses.
 
-    `tried` is the number of settings that validation chose from. In a weakness, `{}` stands for the name, so that those of several sides can be told together.
+    `tried` is the number of settings that validation chose from. In a weakness, `{}` stands for the name,
+    so that those of several sides can be told together.
     """
 
     name: str
@@ -128,7 +130,8 @@ def arm(claim: Claim, evidence: Evidence, condition: dict) -> Arm:
 
 
 def _resolved(frame: pd.DataFrame, column: str, value):
-    """The value of a column that validation likes best (`preferred`) or least (`rejected`), each at its best setting."""
+    """The value of a column that validation likes best (`preferred`) or least (`rejected`),
+    each at its best setting."""
     if value not in ("preferred", "rejected"):
         return value
     tops = best(frame, [column])
@@ -144,7 +147,8 @@ def _select(frame: pd.DataFrame, condition: dict) -> pd.DataFrame:
 
 
 def _untuned(row, rows: pd.DataFrame, evidence: Evidence, study: str) -> list[str]:
-    """Why the learning rate of the chosen setting may not be its best: tried alone, at the edge, or beaten on validation.
+    """Why the learning rate of the chosen setting may not be its best: tried alone, at the edge,
+    or beaten on validation.
 
     Rates tried are those of finished runs, of any page, that differ in nothing else; in a search over several
     hyperparameters at once, those of the same optimiser. Rates are compared on the seeds that all of them have, if any.

@@ -56,7 +56,8 @@ def budgets(file: Path = CHECKOUT / "book" / "budgets.yaml") -> list[Budget]:
 
 
 def records_of(dataset: str) -> list[Record]:
-    """For each network the finished run on all classes of a data set that validation prefers, all tested on the same images.
+    """For each network the finished run on all classes of a data set that validation prefers,
+    all tested on the same images.
 
     Runs that learned come before those that did not, and then runs whose exported networks were tested. Of runs with
     different numbers of test images, those with the most count.
@@ -93,7 +94,8 @@ def device_of(wanted: str | None, known: Sequence[str]) -> str:
 
 
 def candidates(records: Sequence[Record], device: str, timings: pd.DataFrame | None = None) -> pd.DataFrame:
-    """A row a deployable network: its record's top-1, and what it costs on a device, on one thread and one image at a time.
+    """A row a deployable network: its record's top-1, and what it costs on a device,
+    on one thread and one image at a time.
 
     Latency and peak memory come from records of this device alone; without any, `latency_ms` is empty and the memory is
     that of the planned activations (`memory_is`), the same on every device. A network without conversions is a row in
@@ -144,7 +146,8 @@ def _beside(record: Record, one: dict) -> dict:
 
 
 def shipped(found: pd.DataFrame, runtime: str = REFERENCE) -> pd.DataFrame:
-    """A row a network of `candidates`: what its file for one runtime takes in fp32 and INT8, and the top-1 that INT8 leaves.
+    """A row a network of `candidates`: what its file for one runtime takes in fp32 and INT8,
+    and the top-1 that INT8 leaves.
 
     Columns `fp32_mb`, `fp32_ms`, `int8_mb`, `int8_ms` and `int8_top1`; missing where there is no such file.
     """
@@ -158,7 +161,8 @@ def shipped(found: pd.DataFrame, runtime: str = REFERENCE) -> pd.DataFrame:
 
 
 def choose(found: pd.DataFrame, limits: Limits) -> pd.DataFrame:
-    """The candidates ranked: those that fit by top-1, then those of which it cannot be said, then the others, with reasons.
+    """The candidates ranked: those that fit by top-1, then those of which it cannot be said, then the others,
+    with reasons.
 
     What did not learn, or is no better than a guess once it is quantised, fits nowhere.
     `behind` is the paired difference of top-1 to the first, on the same test images, with its interval.
@@ -202,7 +206,8 @@ BESIDE = ("guess_top1", "macro_f1", "num_classes")
 """What a row must know for `lwnb.plan.columns.beside`."""
 
 COLUMNS = (
-    "budget", "limits", "choice", "top1", "n_test", "size_mb", "latency_ms", "memory_mib", "memory_is", "next", "source", "key",
+    "budget", "limits", "choice", "top1", "n_test", "size_mb", "latency_ms", "memory_mib", "memory_is", "next",
+    "source", "key",
 )  # fmt: skip
 
 

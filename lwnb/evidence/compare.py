@@ -84,10 +84,11 @@ def right(records: Sequence[Record]) -> np.ndarray:
 
 
 def without_near(chosen: pd.DataFrame, records: Sequence[Record]) -> pd.DataFrame:
-    """The rows of `best` whose source's images are known, with top-1 on all test images and without near-duplicates of those.
+    """The rows of `best` whose source's images are known,
+    with top-1 on all test images and without near-duplicates of those.
 
-    `near` is how many test images have such a near-duplicate (`lwnb.data.sets.near`), `top1_apart` the mean over seeds of
-    top-1 on the others.
+    `near` is how many test images have such a near-duplicate (`lwnb.data.sets.near`), `top1_apart` the mean over seeds
+    of top-1 on the others.
     """
     known, rows = {record.run.key: record for record in records}, []
     for row in chosen.to_dict("records"):
@@ -123,7 +124,8 @@ class Difference:
 
     def text(self) -> str:
         """The difference in words, with what its intervals are about."""
-        said = f"{self.mean:+.3f} (95 % interval over {self.n_test:,} images {self.images[0]:+.3f} to {self.images[1]:+.3f}"
+        low, high = self.images
+        said = f"{self.mean:+.3f} (95 % interval over {self.n_test:,} images {low:+.3f} to {high:+.3f}"
         if self.n_seeds > 1:
             return f"{said}, over {self.n_seeds} seeds {self.seeds[0]:+.3f} to {self.seeds[1]:+.3f})"
         return f"{said}, for these trained weights)"
@@ -157,7 +159,8 @@ def difference(first: Sequence[Record], second: Sequence[Record], level: float =
 
 
 def pairs(groups: dict[str, list[Record]]) -> list[pd.DataFrame]:
-    """Every pair of groups: a table for the trained weights of their first seed, and one over seeds if there are several.
+    """Every pair of groups: a table for the trained weights of their first seed,
+    and one over seeds if there are several.
 
     The first has differences of top-1 and macro F1 with bootstrap intervals over the images, and McNemar's exact test;
     the second the mean difference with its t interval and the paired t test. p is corrected by Holm over each table.
@@ -203,7 +206,8 @@ def span(ends: Sequence[float]) -> str | None:
 
 
 def resampled(groups: dict[str, list[Record]]) -> np.ndarray:
-    """(R, M) top-1 of each group over resampled test images, for each seed that all groups have: `stats.resample_top1`."""
+    """(R, M) top-1 of each group over resampled test images, for each seed that all groups have:
+    `stats.resample_top1`."""
     common = common_seeds(*groups.values())
     if not common:
         return np.empty((0, len(groups)))
@@ -212,7 +216,8 @@ def resampled(groups: dict[str, list[Record]]) -> np.ndarray:
 
 
 def fronts(groups: dict[str, list[Record]], frame: pd.DataFrame, costs: Sequence[str] = COSTS) -> pd.DataFrame:
-    """How sure ranks and Pareto fronts are: mean rank by top-1 with its 95 % interval, and how often each is on a front.
+    """How sure ranks and Pareto fronts are: mean rank by top-1 with its 95 % interval,
+    and how often each is on a front.
 
     Over resampled test images and seeds, see `stats.resample_top1`; costs are taken as exact, one value a network.
 

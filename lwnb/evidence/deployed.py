@@ -1,4 +1,5 @@
-"""What networks cost and keep on devices: latencies of a page, their noise, and what exporting and INT8 do to accuracy."""
+"""What networks cost and keep on devices: latencies of a page, their noise,
+and what exporting and INT8 do to accuracy."""
 
 from collections.abc import Sequence
 
@@ -35,7 +36,8 @@ def of_page(p: Params, frame: pd.DataFrame | None = None) -> pd.DataFrame:
 
 
 def noise(frame: pd.DataFrame) -> pd.DataFrame:
-    """How far the median moves when the same cell is measured again: (highest - lowest) / median, for each device, runtime.
+    """How far the median moves when the same cell is measured again: (highest - lowest) / median, for each device,
+    runtime.
 
     Where several cells were repeated, the largest counts.
     """
@@ -93,13 +95,15 @@ def levelled(values: pd.Series, noise: float) -> pd.Series:
 
 
 def latencies(runs: list[Run]) -> pd.DataFrame:
-    """What one image takes by eager PyTorch on one device: this one, or for published runs the one with the most records.
+    """What one image takes by eager PyTorch on one device: this one,
+    or for published runs the one with the most records.
 
     `lwnb.batch.prepare.time_eager` measures what has no record yet.
 
     Returns
     -------
-    A row a run: `key`, `device`, `latency_ms` and, where measured, `latency_2_threads_ms`, medians; nan without a record
+    A row a run: `key`, `device`, `latency_ms` and, where measured, `latency_2_threads_ms`, medians;
+    nan without a record
     """
     records = [record for record in map(results.find, runs) if record]
     known = [{"key": r.run.key} | costs.shape(r.run, r.metrics["num_classes"]) for r in records]
@@ -148,7 +152,8 @@ def conversions_table(records: Sequence[Record]) -> pd.DataFrame:
 
 
 def layers(records: Sequence[Record]) -> pd.DataFrame:
-    """Where INT8 networks that lose more than a point depart from fp32: the tensors with the lowest signal-to-noise ratio."""
+    """Where INT8 networks that lose more than a point depart from fp32:
+    the tensors with the lowest signal-to-noise ratio."""
     rows = [
         {"key": record.run.key, "model": record.run.model, "runtime": one["runtime"]} | layer
         for record in records

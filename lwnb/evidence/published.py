@@ -1,4 +1,5 @@
-"""Published figures beside this report's own: what differs between the two, and a difference only where nothing does."""
+"""Published figures beside this report's own: what differs between the two,
+and a difference only where nothing does."""
 
 from pathlib import Path
 from typing import Literal

@@ -14,7 +14,8 @@ from lwnb.plan.facts import name
 from lwnb.records.results import Record
 
 SURE = 0.95
-"""The share of resamples in which a network must lead for its balance to be called the best; below 1 - SURE, it is not."""
+"""The share of resamples in which a network must lead for its balance to be called the best; below 1 - SURE,
+it is not."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ def better(claim: Claim, evidence: Evidence) -> Finding:
     if gaps and holds is None:
         least = max(gap.detectable for gap in gaps.values())
         reasons.append(
-            f"the intervals reach to both sides of {claim.margin:g}; {least:.3f} would have been found, four times in five"
+            f"the intervals reach to both sides of {claim.margin:g}; "
+            f"{least:.3f} would have been found, four times in five"
         )
     return Finding(holds, numbers, reasons, keys_of(group, *rivals))
 

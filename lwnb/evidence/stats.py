@@ -1,4 +1,5 @@
-"""Intervals, paired tests, Pareto fronts, ranks: scipy and statsmodels, and resampling where they have no such interval."""
+"""Intervals, paired tests, Pareto fronts, ranks: scipy and statsmodels,
+and resampling where they have no such interval."""
 
 import numpy as np
 from scipy import sparse, stats
@@ -29,7 +30,8 @@ def over_seeds(values, level: float = LEVEL) -> tuple[float, float, float]:
 
 
 def p_over_seeds(differences) -> float:
-    """Two-sided p of the paired t test over seeds; nan where there is no spread to judge by (one seed, or equal values)."""
+    """Two-sided p of the paired t test over seeds; nan where there is no spread to judge by
+    (one seed, or equal values)."""
     differences = np.asarray(differences, dtype=float)
     if len(differences) < 2 or np.ptp(differences) == 0:
         return float("nan")
@@ -101,7 +103,8 @@ def difference(first, second, level: float = LEVEL, resamples: int = RESAMPLES, 
 
 
 def _differences(first, second) -> tuple[np.ndarray, np.ndarray]:
-    """The values that the paired difference of an image takes, and how many images have each, pseudo-images included."""
+    """The values that the paired difference of an image takes, and how many images have each,
+    pseudo-images included."""
     images = np.atleast_2d(first).mean(axis=0, dtype=float) - np.atleast_2d(second).mean(axis=0, dtype=float)
     values, counts = np.unique(images, return_counts=True)
     return np.append(values, [1.0, -1.0, 0.0, 0.0]), np.append(counts, HALF)
@@ -139,7 +142,8 @@ def macro_f1(labels, guesses) -> float:
 
 
 def _macro_f1(weights: np.ndarray, labels: np.ndarray, guesses: np.ndarray) -> np.ndarray:
-    """Macro F1 of each row of `weights` (B, G) over groups of equal label and guess; classes that never occur left out."""
+    """Macro F1 of each row of `weights` (B, G) over groups of equal label and guess;
+    classes that never occur left out."""
     row, one = np.arange(len(labels)), np.ones(len(labels))
     shape = len(row), max(labels.max(), guesses.max()) + 1
     own, guessed = (sparse.csr_array((one, (row, of)), shape=shape) for of in (labels, guesses))
@@ -189,7 +193,8 @@ def on_front(cost, tops) -> np.ndarray:
 
 
 def ranks(tops, level: float = LEVEL) -> np.ndarray:
-    """(M, 3) mean rank by resampled top-1 (R, M), 1 being the highest, and the interval that holds it; ties share a rank."""
+    """(M, 3) mean rank by resampled top-1 (R, M), 1 being the highest, and the interval that holds it;
+    ties share a rank."""
     found = stats.rankdata(-np.asarray(tops), axis=1)
     low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2], axis=0)
     return np.stack([found.mean(axis=0), low, high], axis=1)

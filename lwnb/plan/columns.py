@@ -152,7 +152,8 @@ TIMES = ("train_seconds", "epoch_seconds", "images_per_second", "wall_seconds")
 
 
 def incomparable(frame) -> tuple[str, ...]:
-    """The columns of a table of runs that say nothing of the networks: `TIMES` where the runs were trained on several machines."""
+    """The columns of a table of runs that say nothing of the networks:
+    `TIMES` where the runs were trained on several machines."""
     return TIMES if "trained_on" in frame and frame["trained_on"].nunique() > 1 else ()
 
 

@@ -79,8 +79,8 @@ def _line(error: Exception) -> str:
 def change(text: str) -> tuple[str, Any]:
     """The name and the value of `NAME=VALUE`, the value read by its parameter's type.
 
-    Where text is wanted it is the text as it stands, in quotes or not: a run's key of digits alone stays a key. The rest
-    is YAML, and 1e-3 a number.
+    Where text is wanted it is the text as it stands, in quotes or not: a run's key of digits alone stays a key. The
+    rest is YAML, and 1e-3 a number.
     """
     name, equals, value = (part.strip() for part in text.partition("="))
     if not equals:
@@ -120,8 +120,8 @@ def page_name(text: str) -> str:
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", text) or len(text) > LONGEST or text == "index":
         raise ParamsError(
-            f"page {text!r}: its name is that of its file, and names others: allowed are up to {LONGEST} letters, digits, "
-            "'.', '_' and '-', a letter or a digit first, and not 'index'; rename the file"
+            f"page {text!r}: its name is that of its file, and names others: allowed are up to {LONGEST} letters, "
+            "digits, '.', '_' and '-', a letter or a digit first, and not 'index'; rename the file"
         )
     return text
 
@@ -134,8 +134,8 @@ def file_of(name: str) -> Path:
 def files_of(page: str, budget: str | None = None) -> list[Path]:
     """A page's parameter files, the later one over the earlier: its own and the budget's.
 
-    A page that names its budget stands over that budget's file, and takes no other. One that names none lies under the file of
-    `budget`, which is `quick` where nothing is asked for.
+    A page that names its budget stands over that budget's file, and takes no other. One that names none lies under the
+    file of `budget`, which is `quick` where nothing is asked for.
 
     Raises
     ------
@@ -146,7 +146,8 @@ def files_of(page: str, budget: str | None = None) -> list[Path]:
     named = merge([own]).get("budget")
     if named and budget:
         raise ParamsError(
-            f"{page}: {own.name} names its own budget, {named!r}, and takes no other: leave {budget!r} out, or change that line"
+            f"{page}: {own.name} names its own budget, {named!r}, and takes no other: "
+            f"leave {budget!r} out, or change that line"
         )
     return [file_of(f"budget-{named}"), own] if named else [own, file_of(f"budget-{budget or 'quick'}")]
 
@@ -202,7 +203,8 @@ def _distinct(found: list[tuple[str, str, str, dict]]) -> dict[str, dict]:
 
 
 def differing(files: Iterable[str | Path]) -> dict[str, tuple]:
-    """The keys on which flat YAML files differ: the values that were overruled, in the files' order, and last the one used."""
+    """The keys on which flat YAML files differ: the values that were overruled, in the files' order,
+    and last the one used."""
     seen: dict[str, list] = {}
     for file in files:
         for name, value in merge([file]).items():
@@ -225,8 +227,8 @@ def _given(cells: list[str]) -> set[str]:
 
     Parameters
     ----------
-    cells : the sources of all executed cells, in their order, as IPython keeps them in `In`. An older one, with a mistake
-        that was mended since, does not count.
+    cells : the sources of all executed cells, in their order, as IPython keeps them in `In`. An older one, with a
+        mistake that was mended since, does not count.
     """
     injected = None
     for source in reversed(cells):

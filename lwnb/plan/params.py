@@ -30,8 +30,8 @@ from lwnb.plan.run import (
 )
 
 UNUSABLE = re.compile(r"[<>`$*|\\{}\[\]]|\b_|_\b|(?<!\S)#")
-"""What no title may hold: it stands in headings, links and tables of contents, where Markdown takes these for its own signs:
-'_' at an end of a word, '#' at its beginning."""
+"""What no title may hold: it stands in headings, links and tables of contents, where Markdown takes these for its own
+signs: '_' at an end of a word, '#' at its beginning."""
 
 LONGEST = 80
 """Characters of a title or of a page's name."""
@@ -51,7 +51,8 @@ Title = Annotated[str, AfterValidator(_title)]
 class Params(BaseModel):
     """The parameters of a page: the union over the studies.
 
-    Defaults serve every data set. What belongs to one of them is empty (0 or '') until `lwnb.batch.grid.pin` reads it from the images.
+    Defaults serve every data set. What belongs to one of them is empty (0 or '') until `lwnb.batch.grid.pin` reads it
+    from the images.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
@@ -148,7 +149,8 @@ class Params(BaseModel):
                 facts.published_weights(model, source)  # or refused
         if self.source == self.dataset:
             raise ValueError(
-                f"source: {self.source!r} is the page's own data set: name another one, or 'classes' for its other classes"
+                f"source: {self.source!r} is the page's own data set: "
+                "name another one, or 'classes' for its other classes"
             )
         if row.own and not self.data_root:
             raise ValueError(f"data_root: dataset {self.dataset!r} needs a folder of images; set data_root to its path")
@@ -172,7 +174,8 @@ def check(values: dict) -> Params:
 def _explain(error: dict) -> str:
     name = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        return f"{name}: unknown parameter{errors.nearest(name, Params.model_fields)} Known are: {', '.join(Params.model_fields)}"
+        near, known = errors.nearest(name, Params.model_fields), ", ".join(Params.model_fields)
+        return f"{name}: unknown parameter{near} Known are: {known}"
     message = error["msg"].removeprefix("Value error, ")
     if not name:
         return message

@@ -47,7 +47,8 @@ def architectures(p: Params) -> list[Run]:
 
 
 def ladder(p: Params, model: str) -> list[Run]:
-    """A network's ladder of learning rates, from the lowest up, with the first seed, of `tune_epochs` or else `epochs`."""
+    """A network's ladder of learning rates, from the lowest up, with the first seed,
+    of `tune_epochs` or else `epochs`."""
     epochs = p.tune_epochs or p.epochs
     return [base(p, p.first_seed, model=model, lr=lr, epochs=epochs) for lr in sorted(p.tune_lrs)]
 
@@ -104,8 +105,9 @@ def _origin(p: Params) -> tuple[list[Run], dict, dict]:
         half = p.num_classes // 2
         if half < 2:
             raise ParamsError(
-                f"source: 'classes' is not possible: half of the classes are the source and half the target, each needs 2, and "
-                f"there are {p.num_classes}. Name another source, such as cifar100, or leave 02_transfer out of notebooks"
+                "source: 'classes' is not possible: half of the classes are the source and half the target, each needs "
+                f"2, and there are {p.num_classes}. "
+                "Name another source, such as cifar100, or leave 02_transfer out of notebooks"
             )
         recipe = {"model": p.transfer_model, "train_size": p.source_train_size, "epochs": p.source_epochs}
         run = base(p, p.first_seed, classes=f"0:{half}", weights="none", **recipe)
@@ -172,7 +174,8 @@ def _grid(p: Params) -> list[dict]:
 
 
 def _sobol(p: Params) -> list[dict]:
-    """A scrambled Sobol sequence: learning rates log-uniform between the ends of their list, the rest by equal shares."""
+    """A scrambled Sobol sequence: learning rates log-uniform between the ends of their list,
+    the rest by equal shares."""
     from scipy.stats import qmc
 
     size = (p.trials - 1).bit_length()  # a Sobol sequence is balanced in powers of two

@@ -1,4 +1,5 @@
-"""What a network costs: device records and footprints, saved, found, tabled, and carried from one machine to another."""
+"""What a network costs: device records and footprints, saved, found, tabled,
+and carried from one machine to another."""
 
 import hashlib
 import json
@@ -24,7 +25,8 @@ def shape(run: Run, num_classes: int) -> dict:
 
 
 def timing_name(setting: dict) -> str:
-    """The name of a device record: readable parts, then a hash of the whole setting (see `lwnb.edge.protocol.setting`)."""
+    """The name of a device record: readable parts, then a hash of the whole setting
+    (see `lwnb.edge.protocol.setting`)."""
     digest = hashlib.sha256(json.dumps(setting, sort_keys=True).encode()).hexdigest()[:12]
     parts = f"{setting['image_size']}px-{setting['runtime']}-{setting['precision']}-{setting['threads']}t"
     return f"{setting['model']}-{parts}-{digest}"
@@ -84,10 +86,10 @@ def _files(kind: str) -> dict[str, Path]:
 def timings_table() -> pd.DataFrame:
     """A row a device record, of this machine and of others: its setting, and what its samples come to.
 
-    `latency_ms` is the median over all samples of all processes, with `p90_ms` and `p99_ms`; `images_per_s` the batch size
-    over the median; memory is the median over processes, in MiB above the runtime's own; `busy` marks a machine that
-    others used meanwhile. `repeat` above 0 is the same cell again: see `noise`. The newest come last, so that of two versions
-    of a runtime the last one counts where one row is taken.
+    `latency_ms` is the median over all samples of all processes, with `p90_ms` and `p99_ms`; `images_per_s` the batch
+    size over the median; memory is the median over processes, in MiB above the runtime's own; `busy` marks a machine
+    that others used meanwhile. `repeat` above 0 is the same cell again: see `noise`. The newest come last, so that of
+    two versions of a runtime the last one counts where one row is taken.
     """
     frame = pd.DataFrame([_timing_row(record) for record in timings()], columns=list(TIMING_COLUMNS))
     return frame.sort_values("started", kind="stable", ignore_index=True)

@@ -1,4 +1,5 @@
-"""The machine that a record comes from: processor, cores, memory; the commit of the code and the versions of packages."""
+"""The machine that a record comes from: processor, cores, memory;
+the commit of the code and the versions of packages."""
 
 import os
 import platform
@@ -15,13 +16,13 @@ INSTRUCTIONS = {
     "amx_int8": "AMX", "avx512_vnni": "AVX-512 VNNI", "avx512f": "AVX-512", "avx_vnni": "AVX-VNNI", "avx2": "AVX2",
     "i8mm": "I8MM", "asimddp": "SDOT",
 }  # fmt: skip
-"""Flags of Linux for what a processor has for short numbers, the widest first. Virtual machines hide its model: two generations
-of one maker are then known by these alone."""
+"""Flags of Linux for what a processor has for short numbers, the widest first. Virtual machines hide its model: two
+generations of one maker are then known by these alone."""
 
 
 def machine(cpuinfo: Path = Path("/proc/cpuinfo")) -> dict:
-    """This machine as far as it matters to a timing: processor, its widest instructions (None where not known), cores, memory,
-    system; not its name."""
+    """This machine as far as it matters to a timing: processor, its widest instructions (None where not known), cores,
+    memory, system; not its name."""
     lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith(("model name", "Model"))]  # x86, boards
     flags = {flag for line in lines if line.startswith(("flags", "Features")) for flag in line.split()}

@@ -14,7 +14,8 @@ from lwnb.records.results import Record
 
 
 def publish_runs(records: list[Record], weights: bool = False) -> list[Path]:
-    """Copy records from `runs/` to `results/` of the home; those that are there, or published elsewhere, stay as they are.
+    """Copy records from `runs/` to `results/` of the home; those that are there, or published elsewhere,
+    stay as they are.
 
     Parameters
     ----------

@@ -45,7 +45,8 @@ class Record:
 
     @cached_property
     def predictions(self) -> dict:
-        """Arrays over the test images in canonical order: labels (N,), top5 (N, 5), confidence (N,); confusion (K, K)."""
+        """Arrays over the test images in canonical order: labels (N,), top5 (N, 5), confidence (N,);
+        confusion (K, K)."""
         import numpy as np
 
         with np.load(self.folder / "predictions.npz", allow_pickle=False) as file:
@@ -70,8 +71,8 @@ class Record:
 
         It learned if its training loss fell below a constant guess's, and if its test top-1 is better than always
         guessing the largest class: see `better`. The test split may judge here, for this is a statement about the
-        number that is shown, and chooses nothing: learning rates are tuned without it. Validation would flatter, since it has
-        chosen the epoch, and it often has few images.
+        number that is shown, and chooses nothing: learning rates are tuned without it. Validation would flatter, since
+        it has chosen the epoch, and it often has few images.
         """
         top1, n = self.metrics["top1"], self.metrics["n_test"]
         if not self.metrics["learned"]:
@@ -85,7 +86,8 @@ class Record:
 
     @cached_property
     def conversions(self) -> list[dict]:
-        """What its exported and INT8 networks do on the same test images, see `lwnb.edge.convert.convert`; often nothing."""
+        """What its exported and INT8 networks do on the same test images, see `lwnb.edge.convert.convert`;
+        often nothing."""
         file = self.folder / CONVERSIONS
         return disk.read_json(file)["rows"] if file.exists() else []
 
@@ -96,7 +98,8 @@ class Record:
 
     @property
     def weights(self) -> Path | None:
-        """The weights, where this machine has them; of published records only those of a pretrained source carry some."""
+        """The weights, where this machine has them; of published records only those of a pretrained source carry
+        some."""
         file = self.folder / WEIGHTS
         return file if file.exists() else None
 

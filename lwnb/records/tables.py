@@ -34,7 +34,8 @@ def failed() -> list[dict]:
 def of_runs(runs: list[Run]):
     """A tidy DataFrame with a row a run: its key and status, its fields, its metrics and costs.
 
-    Rates run 0..1; metrics of runs that are missing or failed are empty, and the accuracies of those that did not learn.
+    Rates run 0..1; metrics of runs that are missing or failed are empty,
+    and the accuracies of those that did not learn.
     """
     import pandas as pd
 
@@ -77,7 +78,8 @@ def listing():
 
 
 def origins(runs: list[Run]):
-    """A DataFrame with a row for each machine, set of versions and commit: the keys of those of these runs that it made."""
+    """A DataFrame with a row for each machine, set of versions and commit:
+    the keys of those of these runs that it made."""
     import pandas as pd
 
     rows = []

@@ -33,7 +33,8 @@ def report(
 ) -> tuple[Path, list[Executed]]:
     """Execute the notebooks, assemble the book and build its HTML.
 
-    The parameters are those of `lwnb.report.execution.execute`; `out` is `build/`, and `notebooks` are the checkout's, by default.
+    The parameters are those of `lwnb.report.execution.execute`; `out` is `build/`, and `notebooks` are the checkout's,
+    by default.
 
     Returns
     -------

@@ -71,7 +71,8 @@ def execute(
     workers: int = WORKERS,
     progress: Callable[[str], None] = print,
 ) -> list[Executed]:
-    """Run papermill for each study and page, then for the front and the closing notebooks; the others go on if one fails.
+    """Run papermill for each study and page, then for the front and the closing notebooks;
+    the others go on if one fails.
 
     A notebook is used again while its source, its parameters, this package and its fingerprint are as they were. The
     kernel is this interpreter, its working directory the checkout; there is no time limit.
@@ -79,8 +80,8 @@ def execute(
     Parameters
     ----------
     notebooks : `00_…` is the front page and `9x_…` are closing ones: each is executed once, with the parameter `pages`,
-        which maps their names to their values. The others are studies, executed with its values for each page that takes
-        part in them (parameter `notebooks`).
+        which maps their names to their values. The others are studies, executed with its values for each page that
+        takes part in them (parameter `notebooks`).
     out : the executed notebooks go to `out/executed`.
     fingerprints : a hash of the run records that the studies read for a page; of None, what the others read, asked for
         when the studies are done. It is called once for each.

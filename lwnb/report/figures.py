@@ -37,7 +37,8 @@ def colour(model: str):
 
 
 def table(frame: pd.DataFrame, columns: list[str] | None = None):
-    """A table with labels, units and formats from `COLUMNS`; the best value of a column that has a better direction is bold.
+    """A table with labels, units and formats from `COLUMNS`;
+    the best value of a column that has a better direction is bold.
 
     Where classes are unequal, what always guessing the largest has and macro F1 stand beside top-1. Below the table
     stand the runs that it was made from, if a column `key` names them (shown or not), and its data as CSV.
@@ -222,7 +223,8 @@ def confusion(records: list[Record]) -> plt.Figure:
 def per_class(records: list[Record], most: int = 20):
     """Test top-1 of each class, a column a network (the first record of each), the hardest on average first.
 
-    Of more than `most` classes the half of `most` at either end. `images`: of the class in the first record's test split.
+    Of more than `most` classes the half of `most` at either end. `images`:
+    of the class in the first record's test split.
     """
     firsts = {}
     for record in records:

@@ -41,7 +41,8 @@ def rate(row) -> str:
 
 
 def apart(found: Difference, p: float) -> str:
-    """What a comparison allows to say: different, or not told apart, and then how large a difference would have shown."""
+    """What a comparison allows to say: different, or not told apart,
+    and then how large a difference would have shown."""
     if p < 0.05:
         return f"a difference that the paired test finds (p = {p:.2g})"
     if math.isnan(p):
@@ -166,7 +167,8 @@ def _ranking(p: Params, done: pd.DataFrame, records: Sequence[Record]) -> str:
 
 
 def _longer(p: Params, records: Sequence[Record]) -> list[str]:
-    """What the page's epochs bring over those of the runs that chose its learning rates, and whether they change the order."""
+    """What the page's epochs bring over those of the runs that chose its learning rates,
+    and whether they change the order."""
     gains, longer, shorter = [], {}, {}
     for model, own in by_model(records, printed=False).items():
         asked = [Run(**record.run.model_dump() | {"epochs": p.tune_epochs}) for record in own]
@@ -187,7 +189,8 @@ def _longer(p: Params, records: Sequence[Record]) -> list[str]:
 
 
 def _rivals(done: pd.DataFrame, groups: dict[str, list[Record]], top) -> list[str]:
-    """The preferred network against each other one, by paired tests with Holm's correction; the cheapest of its equals."""
+    """The preferred network against each other one, by paired tests with Holm's correction;
+    the cheapest of its equals."""
     own = groups.pop(top.model)
     gaps = {model: difference(own, records) for model, records in groups.items() if common_seeds(own, records)}
     if not gaps:
@@ -225,7 +228,8 @@ def transfer(p: Params, frame: pd.DataFrame, records: Sequence[Record], source: 
     edge = sorted({r.arm for r in chosen.itertuples() if r.lr in (min(p.transfer_lrs), max(p.transfer_lrs))})
     if edge:
         found.append(
-            f"The chosen learning rate sits at the edge of its grid, so a better one may lie outside: {', '.join(edge)}."
+            "The chosen learning rate sits at the edge of its grid, so a better one may lie outside: "
+            f"{', '.join(edge)}."
         )
     return bullets(found, limits(p, frame, records))
 
@@ -255,8 +259,9 @@ def hyperparameters(p: Params, frame: pd.DataFrame, records: Sequence[Record]) -
         return bullets(["No setting has a result."], limits(p, frame, records))
     top = done.nlargest(1, "val_top1").iloc[0]
     setting = f"{top.optimizer}, learning rate {top.lr:g}, batch size {top.batch_size}, {top.schedule} schedule, "
+    setting += f"weight decay {top.weight_decay:g}"
     found = [
-        f"Of {len(done)} settings validation prefers {setting}weight decay {top.weight_decay:g}; its test top-1 is {rate(top)}.",
+        f"Of {len(done)} settings validation prefers {setting}; its test top-1 is {rate(top)}.",
         f"Validation top-1 runs from {done['val_top1'].min():.3f} to {done['val_top1'].max():.3f} over the settings.",
     ]
     rates = done.loc[done["optimizer"] == top.optimizer, "lr"]
@@ -295,7 +300,8 @@ def deployment(
         over = (wide[eager] / wide[way]).dropna()
         uneven = over.max() > 1.5 * over.min()
         found.append(
-            f"Eager PyTorch takes {over.min():.1f} ({name(over.idxmin())}) to {over.max():.1f} ({name(over.idxmax())}) times "
+            f"Eager PyTorch takes {over.min():.1f} ({name(over.idxmin())}) to {over.max():.1f} ({name(over.idxmax())}) "
+            "times "
             f"as long as {way}: " + ("it distorts the comparison." if uneven else "much the same factor for all.")
         )
     found += _int8(wide, converted)

@@ -13,7 +13,8 @@ from lwnb.records.machine import device
 from lwnb.records.results import Record
 
 PAGE = "99_reproducibility.html"
-"""The page of all runs. Links to it are as from the book's first page; `lwnb.report.book` adapts those of pages in folders."""
+"""The page of all runs. Links to it are as from the book's first page;
+`lwnb.report.book` adapts those of pages in folders."""
 
 OUTCOME = ("status", "test top-1", "epochs", "validation top-1", "wall time, s", "started", "machine", "commit")
 """The columns of the table of all runs that say what came of a run."""

@@ -23,7 +23,8 @@ LEARNED = 0.98
 
 
 def measured(run: Run, net: nn.Module, task: sets.Task, recipe: Recipe) -> tuple[dict, dict]:
-    """The metrics, and the arrays of the predictions; the test split is read here, once, of the training split a part."""
+    """The metrics, and the arrays of the predictions; the test split is read here, once,
+    of the training split a part."""
     part, classes, history = _part(task.train, max(FITTED_ON, len(task.val.labels))), len(task.classes), recipe.history
     train, test = (
         evaluation.evaluate(net, split.images, run.image_size, run.precision).cpu() for split in (part, task.test)
@@ -46,7 +47,8 @@ def measured(run: Run, net: nn.Module, task: sets.Task, recipe: Recipe) -> tuple
 
 
 def _part(split: sets.Split, count: int) -> sets.Split:
-    """So many images of a split at most, of every class in its share: every k-th, for they are sorted by class, then hash."""
+    """So many images of a split at most, of every class in its share: every k-th, for they are sorted by class,
+    then hash."""
     size = len(split.labels)
     return split.take(np.arange(min(count, size)) * size // min(count, size))
 

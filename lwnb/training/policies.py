@@ -59,7 +59,8 @@ def draw(policy: str, number: int, size: int, generator: torch.Generator) -> tup
 
 
 def transform(policy: str, images: Tensor, generator: torch.Generator) -> Tensor:
-    """Augment (N, 3, S, S) uint8 images by a policy of `chains`, each by its own draw; equals torchvision's bit for bit."""
+    """Augment (N, 3, S, S) uint8 images by a policy of `chains`, each by its own draw;
+    equals torchvision's bit for bit."""
     codes, _, arguments = _table(policy, images.shape[-1], generator.device)
     chain, applied = draw(policy, len(images), images.shape[-1], generator)
     for step in range(codes.shape[1]):

@@ -37,7 +37,8 @@ def train(run: Run, parent: Run | None = None, on_epoch: Callable[[dict], None] 
 
     Parameters
     ----------
-    parent : the run that `run.weights` names, with its `source`, so that its images can be checked against the test split
+    parent : the run that `run.weights` names, with its `source`,
+        so that its images can be checked against the test split
     on_epoch : called after each epoch with the new row of the history and the number of images trained on
 
     Raises

@@ -88,7 +88,8 @@ def test_two_workers_give_what_one_process_with_one_thread_gives(house, tmp_path
     assert set(spread["status"]) <= {"done", "did not learn"} and len(spread) == 5
     monkeypatch.setenv("LWNB_HOME", str(tmp_path / "alone"))
     code = (
-        "import torch; torch.set_num_threads(1); from lwnb.batch import grid; from lwnb.plan import studies; from lwnb.plan.params import check; "
+        "import torch; torch.set_num_threads(1); from lwnb.batch import grid; from lwnb.plan import studies; "
+        "from lwnb.plan.params import check; "
         f"grid.ensure(studies.runs(check({p.model_dump()!r}), ('01_architectures', '02_transfer')), workers=1)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

@@ -66,7 +66,8 @@ LADDER = [0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1]
     [(0.003, LADDER[2:5]), (0.001, LADDER[1:5]), (0.03, LADDER[2:]), (0.1, LADDER[2:]), (0.0001, LADDER[:5])],
 )
 def test_a_climb_ends_when_the_best_lies_inside_or_the_ladder_ends(p, monkeypatch, best, tried):
-    """A network whose validation accuracy falls to both sides of one rate: it is found, with no more runs than it takes."""
+    """A network whose validation accuracy falls to both sides of one rate: it is found,
+    with no more runs than it takes."""
     rounds = []
 
     def ensure(runs, *_):

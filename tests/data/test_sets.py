@@ -102,7 +102,8 @@ def test_another_digest_is_refused_and_both_are_named():
 
 
 def test_the_pool_of_a_whole_set_is_a_sample_of_smallest_hashes(house):
-    """Who has the whole CIFAR-10 and who has the sample get the same digest, as the sample was drawn by the pool's rule."""
+    """Who has the whole CIFAR-10 and who has the sample get the same digest,
+    as the sample was drawn by the pool's rule."""
     whole = cifar10(train=6, test=8)
     sample = {}
     for name, (pixels, labels) in whole.items():

@@ -1,4 +1,5 @@
-"""Exported and quantised networks, held against PyTorch, against arithmetic by hand, and against a fault that is planted."""
+"""Exported and quantised networks, held against PyTorch, against arithmetic by hand,
+and against a fault that is planted."""
 
 import io
 import json
@@ -72,8 +73,8 @@ def test_int8_is_a_quarter_of_the_file_and_near(net, tmp_path, runtime, form):
 
 
 def test_int8_products_do_not_saturate_where_a_processor_adds_them_in_16_bits(tmp_path):
-    """Weights and inputs all at the top of their ranges: two products are 2 x 255 x 127, twice what 16 bits hold. Without VNNI
-    the output was half of what it is."""
+    """Weights and inputs all at the top of their ranges: two products are 2 x 255 x 127, twice what 16 bits hold.
+    Without VNNI the output was half of what it is."""
     net = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.Flatten()).eval()
     nn.init.constant_(net[0].weight, 0.01)
     images = torch.linspace(0.9, 1, 32 * 3 * 64).view(32, 3, 8, 8)
@@ -84,14 +85,15 @@ def test_int8_products_do_not_saturate_where_a_processor_adds_them_in_16_bits(tm
 
 @pytest.mark.slow
 def test_planned_memory_by_hand():
-    """conv 3 -> 8, ReLU, conv 8 -> 16 stride 2, flatten, linear at 32 px: the most at once is ReLU's in and out, 2 x 8 x 32 x 32
-    x 4 bytes."""
+    """conv 3 -> 8, ReLU, conv 8 -> 16 stride 2, flatten, linear at 32 px: the most at once is ReLU's in and out, 2 x 8
+    x 32 x 32 x 4 bytes."""
     layers = [nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 16, 3, stride=2, padding=1), nn.Flatten()]
     assert to_executorch.planned(nn.Sequential(*layers, nn.Linear(4096, 10)), 32) == 65_536
 
 
 def test_a_layer_whose_weights_int8_cannot_hold_is_found(tmp_path):
-    """The second convolution's output spans a factor of 10^5 between channels: one scale for all of them is too coarse."""
+    """The second convolution's output spans a factor of 10^5 between channels:
+    one scale for all of them is too coarse."""
     torch.manual_seed(0)
     wild = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1), nn.Flatten(), nn.Linear(4 * 64, 3)).eval()
     with torch.no_grad():

@@ -16,7 +16,8 @@ from lwnb.report import findings
 
 CIFAR = check({"dataset": "cifar10", "augment": "none", "policies": ["none"], "source": "imagenet"})
 MORE = {
-    "id": "X", "statement": "One beats the other.", "source": "somewhere", "study": "01_architectures", "rule": "better",
+    "id": "X", "statement": "One beats the other.", "source": "somewhere", "study": "01_architectures",
+    "rule": "better",
     "group": {"model": "resnet18"}, "rivals": [{"model": "squeezenet1_1"}], "seeds": 3, "datasets": ["cifar10"],
 }  # fmt: skip
 
@@ -206,7 +207,8 @@ def test_a_cost_that_no_record_holds_is_not_decidable(house):
 
 def test_an_order_that_turns_over_is_found_and_one_that_does_not_refutes(house):
     c = claim(**COST | {"rule": "swapped", "rivals": "others", "group": {"model": "mobilenet_v3_small"}})
-    five = [plant(model=model) for model in ("mobilenet_v3_small", "shufflenet_v2_x1_0", "squeezenet1_1", "resnet18", "efficientnet_v2_s")]  # fmt: skip
+    names = ("mobilenet_v3_small", "shufflenet_v2_x1_0", "squeezenet1_1", "resnet18", "efficientnet_v2_s")
+    five = [plant(model=model) for model in names]
     turned = verdict(c, five, latency_ms=[5.0, 3.0, 1.0, 6.0, 9.0])
     assert turned.verdict == HOLDS
     assert "MobileNetV3-Small is below SqueezeNet 1.1 in MACs, and 5.00 times as high in latency" in turned.numbers

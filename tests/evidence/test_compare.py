@@ -76,7 +76,11 @@ def test_runs_on_other_test_images_or_without_a_common_seed_are_not_compared(hou
 def test_all_pairs_are_corrected_together_for_the_weights_and_over_seeds(house):
     records = seeds(0.80, 0.81) + seeds(0.80, 0.80, model="squeezenet1_1") + seeds(0.6, 0.6, model="shufflenet_v2_x1_0")
     weights, over = compare.pairs(compare.by_model(records))
-    assert weights["pair"].tolist() == ["ResNet18 − SqueezeNet 1.1", "ResNet18 − ShuffleNetV2 ×1.0", "SqueezeNet 1.1 − ShuffleNetV2 ×1.0"]  # fmt: skip
+    assert weights["pair"].tolist() == [
+        "ResNet18 − SqueezeNet 1.1",
+        "ResNet18 − ShuffleNetV2 ×1.0",
+        "SqueezeNet 1.1 − ShuffleNetV2 ×1.0",
+    ]
     assert weights["difference"].tolist() == pytest.approx([0, 0.2, 0.2]) and weights["p_holm"][0] == 1
     assert (weights["p_holm"] >= weights["p"]).all() and over["seeds"].tolist() == [2, 2, 2]
     assert len(compare.pairs(compare.by_model(records[::2]))) == 1 and compare.pairs({}) == []

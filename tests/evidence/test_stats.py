@@ -25,7 +25,8 @@ def test_wilson_agrees_with_a_published_example():
 
 
 SLEEP = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0], [1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4]
-"""Student 1908, The probable error of a mean: hours of sleep gained under two drugs, ten patients (R's data set `sleep`)."""
+"""Student 1908, The probable error of a mean: hours of sleep gained under two drugs,
+ten patients (R's data set `sleep`)."""
 
 
 def test_paired_differences_agree_with_students_own_example():
@@ -36,8 +37,10 @@ def test_paired_differences_agree_with_students_own_example():
 
 
 def test_mcnemar_agrees_with_a_published_example():
-    # Armitage and Berry 1994, Statistical Methods in Medical Research, p. 127: two media, 50 specimens, 20 grew on both,
-    # 12 on A alone, 2 on B alone, 16 on neither; exact two-sided P 0.0129 (so too StatsDirect's manual, after Liddell 1983)
+    # Armitage and Berry 1994, Statistical Methods in Medical Research, p. 127: two media, 50 specimens, 20 grew on
+    # both,
+    # 12 on A alone, 2 on B alone, 16 on neither; exact two-sided P 0.0129 (so too StatsDirect's manual, after Liddell
+    # 1983)
     on_a = np.repeat([True, True, False, False], [20, 12, 2, 16])
     on_b = np.repeat([True, False, True, False], [20, 12, 2, 16])
     assert stats.p_mcnemar(on_a, on_b) == pytest.approx(0.0129, abs=5e-5)
@@ -45,7 +48,8 @@ def test_mcnemar_agrees_with_a_published_example():
 
 
 def test_holm_agrees_with_a_worked_example():
-    # The example of Wikipedia's "Holm-Bonferroni method": by hand 4 x 0.005, 3 x 0.01, 2 x 0.03, and 0.04 raised to 0.06
+    # The example of Wikipedia's "Holm-Bonferroni method": by hand 4 x 0.005, 3 x 0.01, 2 x 0.03, and 0.04 raised to
+    # 0.06
     assert stats.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert stats.holm([0.01, np.nan, 0.04])[[0, 2]] == pytest.approx([0.02, 0.04])  # what was not tested is not counted
     assert np.isnan(stats.holm([np.nan])).all()
@@ -132,7 +136,8 @@ def test_half_an_image_in_each_cell_mends_the_interval_where_few_images_divide_t
 
 
 def planted(classes, hits):
-    """(K, K, K) chance of (label, first guess, second guess); each right with a chance of its own, in class 0 more often."""
+    """(K, K, K) chance of (label, first guess, second guess); each right with a chance of its own,
+    in class 0 more often."""
     chances = np.zeros((classes,) * 3)
     for label in range(classes):
         rates = [hit + (0.05 if label == 0 else 0) for hit in hits]
@@ -242,7 +247,8 @@ def right(rates, n, seeds=1, seed=0):
 
 
 def test_membership_is_sure_where_the_front_is_and_a_coin_s_toss_between_equals():
-    """The cheapest is always on; the second beats it clearly; the third costs more and loses; the last two are equal."""
+    """The cheapest is always on; the second beats it clearly; the third costs more and loses;
+    the last two are equal."""
     images = right([0.5, 0.8, 0.6], 2000)
     images = np.concatenate([images, images[:, 1:2]], axis=1)  # the fourth is the second again, at a higher cost
     assert stats.on_front([1, 2, 3, 4], stats.resample_top1(images)).tolist() == [1, 1, 0, 0]

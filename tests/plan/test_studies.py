@@ -141,7 +141,8 @@ def test_a_plan_of_a_thousand_runs_takes_under_a_second():
 
 
 def test_planning_needs_no_torch():
-    code = "import sys; from lwnb.plan import params, studies; studies.runs(params.check({})); assert 'torch' not in sys.modules"
+    code = "import sys; from lwnb.plan import params, studies; studies.runs(params.check({}))"
+    code += "; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -41,8 +41,9 @@ def test_every_figure_has_its_trace(house):
     rows = compare.summary(frame(records))
     groups = {"one": records[:1], "two": records[1:]}
     drawn = [
-        figures.costs(rows), figures.curves(groups), figures.confusion(_with_confusion(records)), figures.bars(rows, "model"),
-        figures.lines(rows, "n_train", "arm"), figures.responses(rows, ["lr", "schedule"]), figures.races({"one": records[0]}, {}),
+        figures.costs(rows), figures.curves(groups), figures.confusion(_with_confusion(records)),
+        figures.bars(rows, "model"), figures.lines(rows, "n_train", "arm"),
+        figures.responses(rows, ["lr", "schedule"]), figures.races({"one": records[0]}, {}),
     ]  # fmt: skip
     assert all("#run-" in figure.trace and len(saved(figure.trace)) for figure in drawn)
 

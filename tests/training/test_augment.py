@@ -204,7 +204,8 @@ def test_an_impossible_policy_is_refused(policy, said):
     "policy, floor", [("flip-crop", 37_500), ("autoaugment", 5_000), ("randaugment", 5_000), ("trivialaugment", 5_000)]
 )
 def test_a_core_augments_faster_than_small_networks_train(policy, floor):
-    """A quarter of the speed aimed at (150,000 and 20,000 images/s), and the best of many batches: no chance failures."""
+    """A quarter of the speed aimed at (150,000 and 20,000 images/s), and the best of many batches:
+    no chance failures."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     images, labels, generator, seconds = noise(128, 32), torch.zeros(128).long(), seeded(), []
