@@ -40,8 +40,8 @@ app = typer.Typer(
 Pages = Annotated[
     list[str] | None,
     typer.Argument(
-        help="Pages: names of files in params/, or paths to .yaml files; cifar10:cpu is a page with a budget of its own. "
-        "Default: digits."
+        help="Pages: names of files in params/, or paths to .yaml files; cifar10:cpu is a page with a budget of "
+        "its own. Default: digits."
     ),
 ]
 Budget = Annotated[

@@ -60,7 +60,9 @@ def everywhere(folder: Path) -> dict[str, str]:
 
 
 def network(name: str, num_classes: int):
-    """Stride 16 in four steps: two convolutions, a pooling, a convolution. BatchNorm's momentum is not the usual one."""
+    """Stride 16 in four steps: two convolutions, a pooling, a convolution. BatchNorm's momentum is not the usual
+    one.
+    """
     from torch import nn
 
     def layer(into, out):

@@ -154,7 +154,9 @@ def test_a_made_up_network_has_a_first_estimate_and_a_name_and_a_sign_in_figures
 
 @pytest.fixture
 def trained(made_up, monkeypatch):
-    """The page's parameters, and the record of its first run; the scales that images were normalised by lie in `seen`."""
+    """The page's parameters, and the record of its first run; the scales that images were normalised by lie in
+    `seen`.
+    """
     seen, normalise = set(), preprocessing.normalise
     monkeypatch.setattr(preprocessing, "normalise", lambda images, scale: seen.add(scale) or normalise(images, scale))
     p = grid.pin(params.check(VALUES))

@@ -15,7 +15,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from papermill import execute_notebook
-from test_results import save
+from planted import save
 
 from lwnb.base.places import CHECKOUT
 from lwnb.batch import asked, estimates, grid, prepare, refusals

@@ -64,7 +64,8 @@ def estimate(runs: list[Run]) -> list[float | None]:
     the sum is the time of all.
 
     From this machine's runs of the same network, image size and output stride, frozen or not; else of the same network;
-    else the speed that its row in `NETWORKS` has. Long runs count by their length, since short ones are slowed by what is not training.
+    else the speed that its row in `NETWORKS` has. Long runs count by their length, since short ones are slowed by what
+    is not training.
     """
     if not runs:
         return []  # and no record is read

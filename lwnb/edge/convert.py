@@ -42,9 +42,9 @@ def convert(record: Record, wanted: Sequence[str], place: Path) -> list[dict]:
 
     Returns
     -------
-    A row a file: `runtime`, `precision`, `size_bytes`, `top1`, `agree` (the share of images for which it says what PyTorch
-    says), `error` (the largest difference of a logit over the largest logit), `predictions` (N,); where INT8 loses more
-    than `LOSS`, also what the format's `lost` finds.
+    A row a file: `runtime`, `precision`, `size_bytes`, `top1`, `agree` (the share of images for which it says what
+    PyTorch says), `error` (the largest difference of a logit over the largest logit), `predictions` (N,); where INT8
+    loses more than `LOSS`, also what the format's `lost` finds.
     """
     run, task = record.run, sets.task(record.run)
     net = trained(record)

@@ -115,7 +115,9 @@ def loader(runtime: str, threads: int) -> Callable[[dict], Call]:
 
 
 def absent(*rows: facts.Runtime | facts.Format) -> dict[str, str]:
-    """The packages that these runtimes and formats lack here, and the extra of lwnb that brings each (empty: none does)."""
+    """The packages that these runtimes and formats lack here, and the extra of lwnb that brings each (empty: none
+    does).
+    """
     return {package: row.extra for row in rows for package in row.needs if find_spec(package) is None}
 
 

@@ -85,7 +85,8 @@ def wide(frame: pd.DataFrame, device: str) -> pd.DataFrame:
 def levelled(values: pd.Series, noise: float) -> pd.Series:
     """The same values, but equal where measuring cannot tell them apart.
 
-    From the lowest up, each value that is at most `noise` (a share, 0..1) above the lowest of its group takes that one's place.
+    From the lowest up, each value that is at most `noise` (a share, 0..1) above the lowest of its group takes that
+    one's place.
     """
     found, low = {}, None
     for key, value in values.sort_values().items():

@@ -142,7 +142,8 @@ COLUMNS = {
     "behind": Column("against the first (95 % interval)"),
     "size": Column("cells", "{:.0f}"),
 }
-"""Label, unit, format and better direction of every column that a table or a plot shows; see `column` for those of files."""
+"""Label, unit, format and better direction of every column that a table or a plot shows; see `column` for those of
+files."""
 
 UNEQUAL = 1.1
 """Classes are unequal where always guessing the largest is right more than so many times as often as with equal."""
@@ -186,7 +187,9 @@ def of_files() -> list[str]:
 
 
 def column(name: str) -> Column:
-    """How a column is shown: as `COLUMNS` says; that of a file by its format and precision; any other under its own name."""
+    """How a column is shown: as `COLUMNS` says; that of a file by its format and precision; any other under its own
+    name.
+    """
     for form, row in FORMATS.items():
         if name in row.columns and name not in COLUMNS:
             precision = name.removeprefix(f"{form}_").removesuffix("_bytes").replace("int", "INT")

@@ -17,9 +17,10 @@ class Policy:
 
     Attributes
     ----------
-    stage : when it is applied. "pixels": to (N, 3, S, S) uint8; then, normalised, "erasing": to (N, 3, S, S) float32; then
-        "mixing": to those and to targets (N, K) float32; of these a run takes at most one
-    work : the function of the stage's arguments and a `torch.Generator` that gives the same, changed, as "module:function"
+    stage : when it is applied. "pixels": to (N, 3, S, S) uint8; then, normalised, "erasing": to (N, 3, S, S) float32;
+        then "mixing": to those and to targets (N, K) float32; of these a run takes at most one
+    work : the function of the stage's arguments and a `torch.Generator` that gives the same, changed, as
+        "module:function"
     mirrors : whether it turns images left to right
     """
 
@@ -96,12 +97,14 @@ class DataSet:
     Attributes
     ----------
     title : its name in print, and the title of a page that has none of its own
-    read : the function that reads it, as "module:function". It takes a `Source`, the archive or folder that was found (None
-        if `inside`) and the wanted pixels a side, which it ignores if `side` is set, and gives a `lwnb.data.readers.Contents`
+    read : the function that reads it, as "module:function". It takes a `Source`, the archive or folder that was found
+        (None if `inside`) and the wanted pixels a side, which it ignores if `side` is set, and gives a
+        `lwnb.data.readers.Contents`
     terms : the terms of the images, which a network trained on them takes along
     classes : how many it has; 0: read from the images
     side : pixels a side of its images; 0: they are brought to the run's `image_size` as they are read
-    whole : training and test images of the whole published set, which published accuracies are taken to be about; 0: no such set
+    whole : training and test images of the whole published set, which published accuracies are taken to be about; 0:
+        no such set
     files : names of archives and folders under which it is looked for, the first one that is there is taken
     origin : address and MD5 of the published archive; None: there is none to download
     unmirrored : why its images can never be mirrored; empty: they can, where the page does not say `mirror_safe: false`
@@ -204,8 +207,8 @@ class Network:
     Parameters
     ----------
     title : its name in print
-    build : from its name and the number of classes K to a network with random weights, drawn from torch's own generator:
-        images (N, 3, H, W) float32 to logits (N, K)
+    build : from its name and the number of classes K to a network with random weights, drawn from torch's own
+        generator: images (N, 3, H, W) float32 to logits (N, K)
     marker : its sign in every figure, as matplotlib names it
     licence : of its code
     scale : how its images are normalised
@@ -256,8 +259,9 @@ NETWORKS = {
 }
 """The networks that have a row of their own; `network` also knows those of `LIBRARIES`.
 
-Speeds are those of two workers of one thread together, on two cores of an Intel Xeon with AVX-512, torch 2.14.1, fp32, batch 128:
-medians of the published runs on Tiny ImageNet; of EfficientNetV2-S by the length of a step (`python -m benchmarks.smallmaps`)."""
+Speeds are those of two workers of one thread together, on two cores of an Intel Xeon with AVX-512, torch 2.14.1, fp32,
+batch 128: medians of the published runs on Tiny ImageNet; of EfficientNetV2-S by the length of a step (`python -m
+benchmarks.smallmaps`)."""
 
 
 def network(model: str) -> Network:
@@ -340,17 +344,18 @@ class Format:
     ----------
     title : its name in print
     suffix : of its files
-    write : writes a file. Called with the network, the file, the image size in pixels, the batch size, calibration images
-        (M, 3, S, S) float32 or None, text about the network by name, and the same network's fp32 file or None. With
-        calibration images the network becomes INT8.
-    columns : what a network takes in this format, in bytes, in the order of tables: `<format>_<precision>_bytes` is a file
+    write : writes a file. Called with the network, the file, the image size in pixels, the batch size, calibration
+        images (M, 3, S, S) float32 or None, text about the network by name, and the same network's fp32 file or None.
+        With calibration images the network becomes INT8.
+    columns : what a network takes in this format, in bytes, in the order of tables: `<format>_<precision>_bytes` is a
+        file
     needs : the packages that `write` takes
     extra : the extra of lwnb that brings them; empty: they are installed by their own names
     any_batch : whether a file serves any number of images at a time; otherwise the one that it was written for
     weigh : what else `columns` has, from the network, its fp32 file and the image size; empty where there is nothing
-    lost : what is looked at where INT8 loses more than `lwnb.evidence.deployed.LOSS`; empty: nothing. Called with the network,
-        its run, the run's task, the files by precision and the calibration images. Gives what the INT8 network's row says
-        besides, and further files to test, by precision.
+    lost : what is looked at where INT8 loses more than `lwnb.evidence.deployed.LOSS`; empty: nothing. Called with the
+        network, its run, the run's task, the files by precision and the calibration images. Gives what the INT8
+        network's row says besides, and further files to test, by precision.
     """
 
     title: str
@@ -396,8 +401,8 @@ class Runtime:
     Parameters
     ----------
     title : its name in print
-    load : from the number of threads to a loader, and the loader from a cell to what runs: images (N, 3, S, S) float32 to
-        logits (N, K); see `lwnb.edge.runtimes`
+    load : from the number of threads to a loader, and the loader from a cell to what runs: images (N, 3, S, S) float32
+        to logits (N, K); see `lwnb.edge.runtimes`
     form : the format of its files; empty: it runs the network as it was trained
     precisions : those that it runs, fp32 first
     needs : its packages besides those of its format; the first one's version is the runtime's

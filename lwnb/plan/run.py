@@ -13,8 +13,8 @@ from lwnb.plan import facts
 from lwnb.plan.facts import DATASETS, POLICIES
 
 RECIPE = 1
-"""Version of the training recipe. Raise it when the same run would give other numbers for another reason than the order of
-its sums, in which processors, threads and kernels differ too."""
+"""Version of the training recipe. Raise it when the same run would give other numbers for another reason than the
+order of its sums, in which processors, threads and kernels differ too."""
 
 
 KEY = "[0-9a-f]{12}"
@@ -131,12 +131,12 @@ class Source(BaseModel):
 
 
 FIRST = (
-    "dataset", "digest", "train_size", "test_size", "classes", "val_share", "split_seed", "subset_seed", "image_size", "model",
-    "output_stride", "weights", "freeze", "augment", "optimizer", "lr", "weight_decay", "label_smoothing", "schedule",
+    "dataset", "digest", "train_size", "test_size", "classes", "val_share", "split_seed", "subset_seed", "image_size",
+    "model", "output_stride", "weights", "freeze", "augment", "optimizer", "lr", "weight_decay", "label_smoothing", "schedule",
     "warmup_epochs", "batch_size", "epochs", "select", "patience", "precision", "seed", "recipe",
 )  # fmt: skip
-"""The fields of a run in the first edition: its canonical form always has them. A field that came later has a default that means
-"as before", and is left out of the form while it has it, so that published keys never change."""
+"""The fields of a run in the first edition: its canonical form always has them. A field that came later has a default
+that means "as before", and is left out of the form while it has it, so that published keys never change."""
 
 
 class Run(BaseModel):

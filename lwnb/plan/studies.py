@@ -114,7 +114,7 @@ def _origin(p: Params) -> tuple[list[Run], dict, dict]:
         return [run], {"weights": run.key}, {"classes": f"{half}:{p.num_classes}"}
     if p.source in DATASETS:
         target = DATASETS[p.dataset]
-        # a page that downloads nothing itself downloads no source either: without its images, its weights alone are used
+        # a page that downloads nothing downloads no source either: without its images, its weights alone are used
         root = (None if target.own else p.data_root) or (None if target.origin else "data")
         run = pretraining(p.source, p.transfer_model, root)
         return [run], {"weights": run.key}, {}

@@ -16,7 +16,8 @@ FILES = ("run.json", "metrics.json", "history.csv", "predictions.npz", "environm
 WEIGHTS = "weights.safetensors"
 
 SOURCE = "source.json"
-"""Where the images of a run lay on this machine, for what reads them again, such as the calibration of INT8; never published."""
+"""Where the images of a run lay on this machine, for what reads them again, such as the calibration of INT8; never
+published."""
 
 CONVERSIONS = "conversions.json"
 """What the exported and the INT8 networks of a run do on its test images; joins a record when it is known."""

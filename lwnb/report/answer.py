@@ -1,4 +1,5 @@
-"""The answer in short: the networks of a page by accuracy and by what their files cost, and the opening of the README."""
+"""The answer in short: the networks of a page by accuracy and by what their files cost, and the opening of the
+README."""
 
 import math
 import re
@@ -29,10 +30,12 @@ def pages() -> list[Params]:
 
 
 def networks(p: Params, timings: pd.DataFrame, device: str | None = None) -> pd.DataFrame:
-    """A row a network of a page: means over the seeds as in `lwnb.evidence.compare.summary`, and its file as in `lwnb.evidence.choice.shipped`.
+    """A row a network of a page: means over the seeds as in `lwnb.evidence.compare.summary`, and its file as in
+    `lwnb.evidence.choice.shipped`.
 
-    Latencies are those of `device`, else of the one that the page speaks of, one image at a time on one thread; what INT8
-    leaves is that of the first seed. `noise` is the share by which ONNX Runtime's latencies move there when measured again.
+    Latencies are those of `device`, else of the one that the page speaks of, one image at a time on one thread; what
+    INT8 leaves is that of the first seed. `noise` is the share by which ONNX Runtime's latencies move there when
+    measured again.
     """
     runs, device = studies.architectures(p), device or deployed.here(deployed.of_page(p, timings))
     files = choice.shipped(choice.candidates(results.learned(studies.deployment(p)), device, timings))
@@ -43,8 +46,9 @@ def networks(p: Params, timings: pd.DataFrame, device: str | None = None) -> pd.
 def short(frame: pd.DataFrame) -> str:
     """The short answer in words: the networks that no other one beats, and how much top-1 each loses to the best.
 
-    A network is beaten when another one is as accurate and costs less. That is asked twice: by the size of the INT8 file, and by
-    its latency. Latencies that differ by less than the noise of measuring count as equal, and then the more accurate network wins.
+    A network is beaten when another one is as accurate and costs less. That is asked twice: by the size of the INT8
+    file, and by its latency. Latencies that differ by less than the noise of measuring count as equal, and then the
+    more accurate network wins.
 
     Parameters
     ----------
@@ -86,7 +90,8 @@ def frames(pages: Sequence[Params]) -> list[pd.DataFrame]:
 
 
 def opening(pages: Sequence[Params], frames: Sequence[pd.DataFrame]) -> str:
-    """A figure and a table of these pages in Markdown, and beneath them what they rest on: seeds, images, budget, machine.
+    """A figure and a table of these pages in Markdown, and beneath them what they rest on: seeds, images, budget,
+    machine.
 
     `frames` are those of the pages; files and latencies are those of the first.
     """
@@ -116,17 +121,19 @@ def _basis(p: Params, frame: pd.DataFrame) -> str:
     records = [record for record in map(results.find, studies.architectures(p)) if record]
     said = (
         f"- {p.title}: {int(frame['n_train'].max()):,} training, {int(frame['n_val'].max()):,} validation and "
-        f"{int(frame['n_test'].max()):,} test images at {p.image_size} px, {' or '.join(map(str, seeds))} seed{'s' * (seeds != [1])}, {p.epochs} "
-        f"epochs from scratch at output stride {p.output_stride}, budget `{p.budget}`{findings.made(records)}."
+        f"{int(frame['n_test'].max()):,} test images at {p.image_size} px, {' or '.join(map(str, seeds))} "
+        f"seed{'s' * (seeds != [1])}, {p.epochs} epochs from scratch at output stride {p.output_stride}, budget `{p.budget}`{findings.made(records)}."
     )
     return " ".join([said, *findings.absent(p)])
 
 
 def _costs(p: Params, frame: pd.DataFrame) -> str:
     return (
-        "In brackets the 95 % interval: Wilson's over the test images or Student's t over the seeds, whichever reaches further. "
-        f"MACs, files and latencies are those of the networks for {p.title} at output stride {p.output_stride}: {facts.RUNTIMES[facts.REFERENCE].title}, one image on one thread of "
-        f"{frame['device'].iloc[0]}. Another output stride has other costs, and another device ranks the networks otherwise; `make report` shows every run, and what these cannot say."
+        "In brackets the 95 % interval: Wilson's over the test images or Student's t over the seeds, whichever reaches "
+        f"further. MACs, files and latencies are those of the networks for {p.title} at output stride {p.output_stride}: "
+        f"{facts.RUNTIMES[facts.REFERENCE].title}, one image on one thread of {frame['device'].iloc[0]}. Another output "
+        "stride has other costs, and another device ranks the networks otherwise; `make report` shows every run, and "
+        "what these cannot say."
     )
 
 

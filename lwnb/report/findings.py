@@ -108,8 +108,8 @@ def _seen(records: Sequence[Record]) -> list[str]:
     """A sentence on runs that start from weights which have seen their data set or its classes; none without any."""
     found = dict.fromkeys((record.run.weights, DATASETS[record.run.dataset]) for record in records)
     return [
-        f"Weights from `{weights}` have seen the images or the classes of {row.title}: the top-1 of runs that start from "
-        "them says little about new classes."
+        f"Weights from `{weights}` have seen the images or the classes of {row.title}: the top-1 of runs that start "
+        "from them says little about new classes."
         for weights, row in found
         if weights in row.seen_by
     ]
@@ -363,8 +363,8 @@ def rule_in_words(claim: Claim) -> str:
         "widest": f"top-1 of {own} minus that of {others}, on {sets_of(claim.datasets)} larger than on "
         f"{sets_of(claim.against)} (Welch's t over seeds)",
         "lowest": f"{cost} of {own} below that of {others}" + f" by more than {claim.margin:.0%}" * (claim.margin > 0),
-        "swapped": f"some network is below another in {label(claim.baseline).split(',')[0]} and above it in {cost}, both by "
-        f"more than {claim.margin:.0%}",
+        "swapped": f"some network is below another in {label(claim.baseline).split(',')[0]} and above it in {cost}, "
+        f"both by more than {claim.margin:.0%}",
         "balance": f"{own} leads by a weighted score in {rules.SURE:.0%} of resamples of images and seeds; it does "
         f"not hold if it leads in {1 - rules.SURE:.0%} or fewer",
     }[claim.rule]

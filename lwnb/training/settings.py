@@ -1,4 +1,5 @@
-"""How a run uses the machine: threads, memory format, optimiser kernel, allocator. None of it is part of a run's key."""
+"""How a run uses the machine: threads, memory format, optimiser kernel, allocator. None of it is part of a run's
+key."""
 
 import ctypes
 import json
@@ -17,8 +18,8 @@ from lwnb.base import disk
 class Setting:
     """What a run keeps from its first epoch to its last, through every kill; recorded in its environment.
 
-    `threads` of the processor; `memory_format`, channels_last or contiguous_format; `fused`, the optimiser in one kernel
-    instead of a loop; `keep_memory`, freed memory stays in the process instead of going back to the system.
+    `threads` of the processor; `memory_format`, channels_last or contiguous_format; `fused`, the optimiser in one
+    kernel instead of a loop; `keep_memory`, freed memory stays in the process instead of going back to the system.
     """
 
     device: str
@@ -47,7 +48,8 @@ def fastest() -> Setting:
 def settled(folder: Path) -> Iterator[Setting]:
     """The setting that a run began with, if its folder has one for this device, else the fastest; in force meanwhile.
 
-    So a run that was killed ends with the same numbers to the last bit although it is resumed where other threads are usual.
+    So a run that was killed ends with the same numbers to the last bit although it is resumed where other threads are
+    usual.
     """
     file, chosen = folder / "setting.json", fastest()
     begun = Setting(**json.loads(file.read_text(encoding="utf-8"))) if file.exists() else None
@@ -70,8 +72,9 @@ def allocate(keep: bool) -> None:
     """Let freed memory stay in the process from now on where the C library is glibc; leave new memory as it is.
 
     Networks allocate and free the same large blocks at every step: giving them back costs page faults, and filling new
-    ones is a check of PyTorch's deterministic mode that changes no result of ours. Without `keep` the C library stays as it
-    is: setting its own first values again would end its adapting to what is asked of it, and halved MobileNetV3-Small's speed.
+    ones is a check of PyTorch's deterministic mode that changes no result of ours. Without `keep` the C library stays
+    as it is: setting its own first values again would end its adapting to what is asked of it, and halved
+    MobileNetV3-Small's speed.
     """
     torch.utils.deterministic.fill_uninitialized_memory = False
     if keep and platform.libc_ver()[0] == "glibc":

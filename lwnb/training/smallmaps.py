@@ -1,7 +1,8 @@
 """Convolutions of maps of a few pixels, computed as the matrix products that they are.
 
-At 32 px and output stride 32 the last stages see maps of one to four pixels, where each output pixel meets every input pixel. On a
-processor torch's convolutions are slow at that, forwards and most of all backwards. Sums differ by their rounding alone.
+At 32 px and output stride 32 the last stages see maps of one to four pixels, where each output pixel meets every input
+pixel. On a processor torch's convolutions are slow at that, forwards and most of all backwards. Sums differ by their
+rounding alone.
 """
 
 from functools import cache
@@ -31,7 +32,9 @@ def _plain(conv: nn.Conv2d) -> bool:
 
 
 class _Conv2d(nn.Conv2d):
-    """A convolution with a short way for small maps (N, C, H, W); the shapes below are those of channels last, P pixels a map."""
+    """A convolution with a short way for small maps (N, C, H, W); the shapes below are those of channels last, P
+    pixels a map.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[2] * x.shape[3] > FEW:
@@ -83,8 +86,8 @@ def _taps(size: tuple, kernel: tuple, padding: tuple, stride: tuple) -> tuple[tu
     Returns
     -------
     size : height and width of the output map, Q pixels in all
-    taps : (Q, P) int64, the place in the flattened kernel of the weight between output pixel q and input pixel p; None where some
-        output pixel does not reach every input pixel
+    taps : (Q, P) int64, the place in the flattened kernel of the weight between output pixel q and input pixel p; None
+        where some output pixel does not reach every input pixel
     """
     ways = []
     for side, length, pad, step in zip(size, kernel, padding, stride, strict=True):
