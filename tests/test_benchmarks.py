@@ -162,6 +162,7 @@ def test_a_job_is_the_same_wherever_its_images_lie(tmp_path):
     assert store.read(tmp_path / "results.jsonl")[store.key(there)]["job"] == there
 
 
+@pytest.mark.slow
 def test_one_command_compares_and_a_second_one_trains_nothing(house, capfd):
     wanted = {"parts": "compare", "sides": "script,lwnb", "seeds": 1, "models": MODEL}
     for jobs in (3, 0):  # the machine itself is the third

@@ -19,6 +19,8 @@ from lwnb.plan import params
 from lwnb.report import book
 from lwnb.report.execution import Page, execute
 
+pytestmark = pytest.mark.slow  # kernels are started, and a book is built
+
 
 @pytest.fixture(scope="session")
 def stub(tmp_path_factory):
@@ -134,7 +136,6 @@ def test_page_names_that_cannot_be_files_are_refused(tmp_path, names):
         execute([], [Page(name, "A", {}) for name in names], tmp_path, lambda *_: "")
 
 
-@pytest.mark.slow
 def test_two_reports_at_once_wait_for_each_other_and_execute_once(tmp_path):
     log = f"log = {str(tmp_path / 'log')!r}\n"
     cell = log + "import time\nopen(log, 'a').write('begins ')\ntime.sleep(1)\nopen(log, 'a').write('ends ')"
@@ -149,7 +150,6 @@ def test_two_reports_at_once_wait_for_each_other_and_execute_once(tmp_path):
     assert sum("used again" in line for said in lines for line in said) == 2
 
 
-@pytest.mark.slow
 def test_a_build_killed_before_any_of_its_steps_leaves_a_whole_book_or_none(tmp_path):
     (source := tmp_path / "book").mkdir()
     html, seen = tmp_path / "html", set()

@@ -87,6 +87,7 @@ def test_a_plan_answers_at_once_lists_every_run_and_trains_nothing(house):
     assert not list(house.glob("runs/digits"))
 
 
+@pytest.mark.slow
 def test_a_run_that_failed_sets_the_exit_status_and_names_its_reason(house):
     changes = [
         "optimizer=sgd",

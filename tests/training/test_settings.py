@@ -1,5 +1,6 @@
 import json
 
+import pytest
 import torch
 from trained import numbers, tiny
 
@@ -17,6 +18,7 @@ def test_a_setting_is_in_force_for_a_run_alone(tmp_path):
     assert torch.get_num_threads() == before and torch.backends.cudnn.allow_tf32
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_the_threads_and_memory_format_that_it_began_with(house):
     begun = {"device": "cpu", "threads": 2, "memory_format": "contiguous_format", "fused": False, "keep_memory": False}
     run = tiny(epochs=1)

@@ -77,6 +77,7 @@ def test_a_guess_is_the_largest_class_of_the_training_images_counted_among_the_t
     assert evaluation.guess_top1(torch.tensor([0, 1, 1, 2]), torch.tensor([0, 0, 0, 1])) == 0.25
 
 
+@pytest.mark.slow
 def test_a_short_run_evaluates_as_it_trained(house):
     """torchvision's MobileNetV3 has BatchNorm momentum 0.01 and would evaluate at chance here."""
     record = train.train(tiny(models=["mobilenet_v3_small"], train_size=0, epochs=4))
@@ -101,6 +102,7 @@ train.train(run, on_epoch=watch)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("values", [{}, {"schedule": "plateau", "patience": 2, "warmup_epochs": 0.0, "epochs": 5}])
 def test_a_killed_run_resumes_and_ends_with_the_same_numbers(house, values, monkeypatch, tmp_path):
     run = tiny(**values)
@@ -130,6 +132,7 @@ def test_early_stopping_looks_at_validation_and_survives_a_kill_after_its_last_e
     assert numbers(train.train(run)) == numbers(whole)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_is_a_failure_that_is_told(house):
     run = tiny(optimizer="sgd", lr=10.0, warmup_epochs=0.0, schedule="constant", epochs=8, models=["squeezenet1_1"])
     table = grid.ensure([run, tiny()])
@@ -153,6 +156,7 @@ def test_every_network_s_loss_falls_below_a_guess_at_budget_quick(house, model):
     assert record.metrics["val_loss"] < math.log(10)
 
 
+@pytest.mark.slow
 def test_transfer_starts_from_the_source_and_a_frozen_backbone_stays(house):
     p = grid.pin(check(TINY | {"source_train_size": 240, "source_epochs": 2, "transfer_lrs": [0.01]}))
     p = p.model_copy(update={"transfer_sizes": [120], "transfer_model": "shufflenet_v2_x1_0"})
@@ -169,6 +173,7 @@ def test_transfer_starts_from_the_source_and_a_frozen_backbone_stays(house):
     assert record.predictions["near_source"].shape == record.predictions["labels"].shape
 
 
+@pytest.mark.slow
 def test_a_published_source_serves_as_the_one_trained_here(house):
     p = check(TINY | {"source_train_size": 240, "source_epochs": 1, "transfer_lrs": [0.01], "transfer_sizes": [120]})
     source, *_, full = studies.transfer(grid.pin(p))
