@@ -131,9 +131,10 @@ class Source(BaseModel):
 
 
 FIRST = (
-    "dataset", "digest", "train_size", "test_size", "classes", "val_share", "split_seed", "subset_seed", "image_size",
-    "model", "output_stride", "weights", "freeze", "augment", "optimizer", "lr", "weight_decay", "label_smoothing", "schedule",
-    "warmup_epochs", "batch_size", "epochs", "select", "patience", "precision", "seed", "recipe",
+    "dataset", "digest", "train_size", "test_size", "classes", "val_share", "split_seed", "subset_seed",
+    "image_size", "model", "output_stride", "weights", "freeze", "augment", "optimizer", "lr", "weight_decay",
+    "label_smoothing", "schedule", "warmup_epochs", "batch_size", "epochs", "select", "patience", "precision",
+    "seed", "recipe",
 )  # fmt: skip
 """The fields of a run in the first edition: its canonical form always has them. A field that came later has a default
 that means "as before", and is left out of the form while it has it, so that published keys never change."""

@@ -122,7 +122,8 @@ def _basis(p: Params, frame: pd.DataFrame) -> str:
     said = (
         f"- {p.title}: {int(frame['n_train'].max()):,} training, {int(frame['n_val'].max()):,} validation and "
         f"{int(frame['n_test'].max()):,} test images at {p.image_size} px, {' or '.join(map(str, seeds))} "
-        f"seed{'s' * (seeds != [1])}, {p.epochs} epochs from scratch at output stride {p.output_stride}, budget `{p.budget}`{findings.made(records)}."
+        f"seed{'s' * (seeds != [1])}, {p.epochs} epochs from scratch at output stride "
+        f"{p.output_stride}, budget `{p.budget}`{findings.made(records)}."
     )
     return " ".join([said, *findings.absent(p)])
 
@@ -130,10 +131,10 @@ def _basis(p: Params, frame: pd.DataFrame) -> str:
 def _costs(p: Params, frame: pd.DataFrame) -> str:
     return (
         "In brackets the 95 % interval: Wilson's over the test images or Student's t over the seeds, whichever reaches "
-        f"further. MACs, files and latencies are those of the networks for {p.title} at output stride {p.output_stride}: "
-        f"{facts.RUNTIMES[facts.REFERENCE].title}, one image on one thread of {frame['device'].iloc[0]}. Another output "
-        "stride has other costs, and another device ranks the networks otherwise; `make report` shows every run, and "
-        "what these cannot say."
+        f"further. MACs, files and latencies are those of the networks for {p.title} at output stride "
+        f"{p.output_stride}: {facts.RUNTIMES[facts.REFERENCE].title}, one image on one thread of "
+        f"{frame['device'].iloc[0]}. Another output stride has other costs, and another device ranks the networks "
+        "otherwise; `make report` shows every run, and what these cannot say."
     )
 
 
