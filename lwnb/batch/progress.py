@@ -22,7 +22,7 @@ class Progress:
         self.costs = {key: cost or usual for key, cost in costs.items()}
         self.share = dict.fromkeys(costs, 0.0)
         self.done, self.images, self.began = 0, 0, time.monotonic()
-        live = sys.stderr.isatty() or "ipykernel" in sys.modules
+        live = sys.stderr.isatty() or "ipykernel.kernelapp" in sys.modules  # in a kernel, not where one is started
         form = "{percentage:3.0f}%|{bar}| {desc} [{elapsed}, {remaining} left]"
         total = sum(self.costs.values())
         self.bar = tqdm(total=total, bar_format=form, smoothing=0, disable=not live or not costs)
