@@ -13,10 +13,9 @@ from lwnb.base import disk, doors, errors
 from lwnb.data import sets
 from lwnb.edge import export, runtimes, to_onnx
 from lwnb.edge.runtimes import file_of
-from lwnb.evidence.deployed import LOSS
 from lwnb.networks import build, preprocessing, states
 from lwnb.plan import facts
-from lwnb.plan.facts import DATASETS, FORMATS, RUNTIMES, Cell
+from lwnb.plan.facts import DATASETS, FORMATS, LOSS, RUNTIMES, Cell
 from lwnb.plan.run import Run
 from lwnb.records.results import Record
 from lwnb.training import evaluation

@@ -8,7 +8,7 @@ import pandas as pd
 
 from lwnb.evidence import stats
 from lwnb.evidence.compare import span
-from lwnb.plan.facts import PYTORCH, Cell
+from lwnb.plan.facts import LOSS, PYTORCH, Cell
 from lwnb.plan.params import Params
 from lwnb.plan.run import Run
 from lwnb.records import costs, machine, results
@@ -118,10 +118,6 @@ def latencies(runs: list[Run]) -> pd.DataFrame:
         if threads == 1 or len(some):
             found[column] = found["key"].map(some.set_index("key")["latency_ms"])
     return found.assign(device=found["key"].map(frame.drop_duplicates("key").set_index("key")["device"]))
-
-
-LOSS = 0.01
-"""An INT8 network that loses more top-1 than this is marked."""
 
 
 def conversions_table(records: Sequence[Record]) -> pd.DataFrame:

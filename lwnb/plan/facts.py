@@ -336,6 +336,10 @@ class Cell(NamedTuple):
     repeat: int = 0
 
 
+LOSS = 0.01
+"""The top-1 that INT8 may cost; a file that loses more is marked, and looked at where its format knows how."""
+
+
 @dataclass(frozen=True)
 class Format:
     """A kind of file for edge runtimes.
@@ -353,7 +357,7 @@ class Format:
     extra : the extra of lwnb that brings them; empty: they are installed by their own names
     any_batch : whether a file serves any number of images at a time; otherwise the one that it was written for
     weigh : what else `columns` has, from the network, its fp32 file and the image size; empty where there is nothing
-    lost : what is looked at where INT8 loses more than `lwnb.evidence.deployed.LOSS`; empty: nothing. Called with the
+    lost : what is looked at where INT8 loses more than `LOSS`; empty: nothing. Called with the
         network, its run, the run's task, the files by precision and the calibration images. Gives what the INT8
         network's row says besides, and further files to test, by precision.
     """
