@@ -264,9 +264,9 @@ def readme() -> None:
 
     Its figure and table come from the records of the published pages.
     """
-    from lwnb.report import answer
+    from lwnb.report import make
 
-    answer.write()
+    make.readme()
     typer.echo("README.md")
 
 

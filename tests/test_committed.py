@@ -17,7 +17,7 @@ from lwnb.plan import paramfiles, studies
 from lwnb.plan.facts import PUBLISHED
 from lwnb.plan.run import RECIPE, Run
 from lwnb.records import costs, folders, results, tables
-from lwnb.report import answer
+from lwnb.report import make
 
 RESULTS = CHECKOUT / "results"
 FOLDERS = sorted(file.parent for file in RESULTS.glob("*/*/*/metrics.json"))
@@ -120,7 +120,7 @@ def test_the_report_is_made_from_the_committed_records_alone(elsewhere):
 
 @pytest.mark.skipif(not PUBLISHED, reason="no page is published")
 def test_the_readme_opens_with_what_the_committed_records_say(elsewhere):
-    shown = (CHECKOUT / "README.md").read_text(encoding="utf-8").split(answer.BEGIN)[1].split(answer.END)[0]
-    pages = answer.pages()
-    assert shown == answer.opening(pages, answer.frames(pages))
-    assert (CHECKOUT / answer.FIGURE).exists()
+    shown = (CHECKOUT / "README.md").read_text(encoding="utf-8").split(make.BEGIN)[1].split(make.END)[0]
+    pages = make.pages()
+    assert shown == make.opening(pages, make.frames(pages))
+    assert (CHECKOUT / make.FIGURE).exists()

@@ -8,6 +8,8 @@ from typer.testing import CliRunner
 from lwnb import cli
 from lwnb.plan import facts, paramfiles, studies
 from lwnb.records import costs
+from lwnb.report import words
+from lwnb.report.findings import Finding
 
 
 @pytest.fixture
@@ -29,7 +31,7 @@ def test_every_notebook_says_that_there_is_no_result(page, monkeypatch):
         said = execute(study, values, monkeypatch)
         assert "did not learn" in said and "0.110" in said, study
     said = execute("00_summary", {"pages": {"digits": values}}, monkeypatch)
-    assert "No network has a result" in said and "fits best" in said
+    assert words.sentence(Finding("nothing", {"what": "network"})) in said and "fits best" in said
     assert "did not learn" in execute("99_reproducibility", {"pages": {"digits": values}}, monkeypatch)
 
 

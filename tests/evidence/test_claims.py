@@ -7,12 +7,12 @@ from planted import RISING, frame, plant
 
 from lwnb.base.errors import ParamsError
 from lwnb.evidence import claims, rules
-from lwnb.evidence.arms import Evidence
+from lwnb.evidence.arms import Evidence, describe
 from lwnb.evidence.claims import FAILS, HOLDS, OPEN, Claim
 from lwnb.plan import studies
 from lwnb.plan.params import check
 from lwnb.records import results
-from lwnb.report import findings
+from lwnb.report import words
 
 CIFAR = check({"dataset": "cifar10", "augment": "none", "policies": ["none"], "source": "imagenet"})
 MORE = {
@@ -38,13 +38,23 @@ def verdict(c, records, p=CIFAR, **columns):
     return one
 
 
+def says(text, *facts):
+    """Whether a text has these names and numbers, whatever else it says."""
+    return all(fact in text for fact in facts)
+
+
+def why(found, *facts):
+    """Whether one of the reasons of an open verdict has these names and numbers."""
+    return found.verdict == OPEN and any(says(reason, *facts) for reason in found.reasons)
+
+
 RESNET, SQUEEZE = (0.80, 0.81, 0.80), (0.76, 0.77, 0.765)
 
 
 def test_a_planted_winner_holds_and_the_same_results_swapped_do_not(house):
     one = verdict(claim(), trained("resnet18", *RESNET) + trained("squeezenet1_1", *SQUEEZE))
     assert one.verdict == HOLDS and one.reasons == [] and len(one.keys) == 6
-    assert "ResNet18 minus SqueezeNet 1.1: +0.038 (95 % interval over 2,000 images" in one.numbers
+    assert says(one.numbers, "ResNet18", "SqueezeNet 1.1", "+0.038", "95 %", "2,000")
     two = verdict(claim(), trained("resnet18", *SQUEEZE, lr=0.2) + trained("squeezenet1_1", *RESNET, lr=0.2))
     assert two.verdict == FAILS and "-0.038" in two.numbers
 
@@ -54,30 +64,29 @@ def test_a_margin_decides(house):
     assert verdict(claim(margin=0.01), records).verdict == HOLDS
     assert verdict(claim(margin=0.10), records).verdict == FAILS
     between = verdict(claim(margin=0.04), records)
-    assert between.verdict == OPEN and "reach to both sides of 0.04" in between.reasons[0]
-    assert "would have been found, four times in five" in between.reasons[0]
+    assert why(between, "0.04") and len(between.reasons) == 1
 
 
 @pytest.mark.parametrize(
-    ("planted", "changes", "p", "reason"),
+    ("planted", "changes", "p", "facts"),
     [
-        ({}, {"datasets": ["cifar100"]}, CIFAR, "asks for CIFAR-100, and this is CIFAR-10"),
-        ({}, {"pretrained": "imagenet"}, CIFAR.model_copy(update={"source": "classes"}), "a substitute for ImageNet"),
-        ({"curve": RISING}, {}, CIFAR, "curve was still rising at the last epoch (ResNet18)"),
-        ({"metrics": {"learned": False}}, {}, CIFAR, "no result from ResNet18"),
-        ({}, {"tuned": True}, CIFAR, "learning rate was not tuned, 0.1 alone (ResNet18, SqueezeNet 1.1)"),
-        ({}, {"seeds": 4}, CIFAR, "3 seeds where 4 are needed (ResNet18, SqueezeNet 1.1)"),
+        ({}, {"datasets": ["cifar100"]}, CIFAR, ["CIFAR-100", "CIFAR-10"]),
+        ({}, {"pretrained": "imagenet"}, CIFAR.model_copy(update={"source": "classes"}), ["`classes`", "ImageNet"]),
+        ({"curve": RISING}, {}, CIFAR, ["curve", "ResNet18"]),
+        ({"metrics": {"learned": False}}, {}, CIFAR, ["no result", "ResNet18"]),
+        ({}, {"tuned": True}, CIFAR, ["tuned", "0.1", "ResNet18", "SqueezeNet 1.1"]),
+        ({}, {"seeds": 4}, CIFAR, ["3", "4", "ResNet18", "SqueezeNet 1.1"]),
     ],
 )
-def test_weak_evidence_is_not_decidable_and_the_reason_is_named(house, planted, changes, p, reason):
+def test_weak_evidence_is_not_decidable_and_the_reason_is_named(house, planted, changes, p, facts):
     records = trained("resnet18", *RESNET, **planted) + trained("squeezenet1_1", *SQUEEZE)
     found = verdict(claim(**changes), records, p)
-    assert found.verdict == OPEN and any(reason in r for r in found.reasons), found.reasons
+    assert why(found, *facts), found.reasons
 
 
 def test_one_seed_where_three_are_needed_is_not_decidable(house):
     found = verdict(claim(), trained("resnet18", 0.8) + trained("squeezenet1_1", 0.7))
-    assert found.verdict == OPEN and "1 seed where 3 are needed (ResNet18, SqueezeNet 1.1)" in found.reasons
+    assert why(found, "1", "3", "ResNet18", "SqueezeNet 1.1")
     assert "+0.100" in found.numbers  # the numbers stand all the same
 
 
@@ -87,13 +96,12 @@ def test_a_learning_rate_must_lie_inside_those_tried_and_be_the_best_of_them(hou
         trained("squeezenet1_1", 0.5, lr=lr)
     records = trained("resnet18", *RESNET) + rivals
     trained("resnet18", 0.5, lr=0.05)
-    assert "learning rate 0.1 sits at the edge of those tried, 0.05 to 0.1 (ResNet18)" in " ".join(
-        verdict(c, records).reasons
-    )
+    assert why(verdict(c, records), "edge", "0.05 to 0.1", "ResNet18")
     trained("resnet18", 0.5, lr=0.2)
     assert verdict(c, records).verdict == HOLDS
     trained("resnet18", 0.95, lr=0.15)
-    assert verdict(c, records).reasons == ["validation prefers another learning rate (ResNet18)"]
+    (reason,) = verdict(c, records).reasons
+    assert says(reason, "ResNet18") and "SqueezeNet" not in reason
 
 
 def test_rates_tried_with_one_seed_are_compared_on_that_seed(house):
@@ -108,8 +116,8 @@ def test_every_rival_must_lose_and_one_that_wins_is_enough(house):
     both = claim(rivals=[{"model": "squeezenet1_1"}, {"model": "shufflenet_v2_x1_0"}])
     records = trained("resnet18", *RESNET) + trained("squeezenet1_1", *SQUEEZE)
     missing = verdict(both, records)
-    assert missing.verdict == OPEN and missing.reasons == ["no result from ShuffleNetV2 ×1.0"]
-    assert "97.5 % interval" in missing.numbers
+    assert why(missing, "ShuffleNetV2 ×1.0") and len(missing.reasons) == 1
+    assert "97.5 %" in missing.numbers
     assert verdict(both, records + trained("shufflenet_v2_x1_0", *SQUEEZE)).verdict == HOLDS
     won = trained("shufflenet_v2_x1_0", 0.9, 0.91, 0.9, lr=0.3)
     assert verdict(both, trained("resnet18", *RESNET) + won).verdict == FAILS  # though SqueezeNet is missing
@@ -117,7 +125,7 @@ def test_every_rival_must_lose_and_one_that_wins_is_enough(house):
 
 def test_sides_without_a_common_seed_or_tuned_with_unequal_effort_are_not_compared(house):
     lonely = verdict(claim(seeds=1), [plant(0.9, seed=1), plant(0.8, seed=2, model="squeezenet1_1")])
-    assert lonely.verdict == OPEN and lonely.reasons == ["ResNet18 and SqueezeNet 1.1 have no seed in common"]
+    assert why(lonely, "ResNet18", "SqueezeNet 1.1", "seed") and len(lonely.reasons) == 1
     c = claim(study="04_hyperparameters", group={"schedule": "cosine"}, rivals=[{"schedule": "constant"}], tuned=True)
     many = [r for lr, h in ((0.1, 0.7), (0.2, 0.9), (0.3, 0.7)) for r in trained("resnet18", h, h, h, lr=lr)]
     few = [
@@ -126,7 +134,7 @@ def test_sides_without_a_common_seed_or_tuned_with_unequal_effort_are_not_compar
         for r in trained("resnet18", *[0.6 + (lr == 0.2) / 10] * 3, lr=lr, schedule="constant")
     ]
     assert verdict(c, many + few).verdict == HOLDS
-    assert "3 settings of schedule cosine were tried, and 2 of schedule constant" in verdict(c, many + few[:6]).reasons
+    assert why(verdict(c, many + few[:6]), "3", "cosine", "2", "constant")
 
 
 def test_validation_chooses_among_settings_and_equals_stay_open(house):
@@ -145,12 +153,12 @@ def test_sooner_counts_epochs_to_the_rivals_best(house):
     scratch = trained("resnet18", *SQUEEZE, curve=slow)
     tuned = [plant(0.8, seed=s, split_seed=s, curve=e, weights="imagenet") for s, e in enumerate((quick, quick, later))]
     found = verdict(c, tuned + scratch)  # 7/2, 7/2 and 7/3 times: geometric mean 3.06
-    assert found.verdict == HOLDS and "takes 3.06 times the epochs" in found.numbers
+    assert found.verdict == HOLDS and says(found.numbers, "3.06", "3 seeds")
     turned = trained("resnet18", *RESNET, curve=slow, lr=0.2, weights="imagenet")
     scratch = [plant(0.8, seed=s, split_seed=s, curve=e, lr=0.2) for s, e in enumerate((quick, quick, later))]
     assert verdict(c, turned + scratch).verdict == FAILS
     same = verdict(c, tuned[:2] + trained("resnet18", *SQUEEZE, curve=slow)[:2])
-    assert same.verdict == OPEN and any("no spread to judge by" in reason for reason in same.reasons)
+    assert why(same, "spread")
 
 
 def test_the_run_that_pretrains_a_source_is_no_arm_of_the_comparison(house):
@@ -182,7 +190,7 @@ def test_a_gain_is_compared_over_pages(house):
     assert judge(gains).verdict == HOLDS and judge(gains).page == ""
     assert judge(gains | {"cifar100": (0.4, 0.41, 0.39)}).verdict == FAILS
     del gains["cifar100"]
-    assert judge(gains).reasons == ["this report has no page on `cifar100`"]
+    assert why(judge(gains), "cifar100") and len(judge(gains).reasons) == 1
 
 
 COST = {"rule": "lowest", "column": "latency_ms", "margin": 0.1, "datasets": [], "seeds": 1}
@@ -199,7 +207,7 @@ def test_the_lowest_cost_by_more_than_a_margin(house, own, rival, expected):
 def test_a_cost_that_no_record_holds_is_not_decidable(house):
     records = trained("resnet18", 0.5) + trained("squeezenet1_1", 0.5)
     found = verdict(claim(**COST | {"column": "cuda_peak_memory_mib"}), records)
-    assert found.verdict == OPEN and found.reasons == ["no record holds peak CUDA memory, MiB"]
+    assert why(found, "peak CUDA memory, MiB") and len(found.reasons) == 1
     two = claim(**COST | {"also": ["latency_2_threads_ms"]})
     assert verdict(two, records, latency_ms=[1.0, 2.0]).verdict == OPEN  # the second setting is missing
     assert verdict(two, records, latency_ms=[2.0, 1.0]).verdict == FAILS  # the first refutes it already
@@ -211,7 +219,7 @@ def test_an_order_that_turns_over_is_found_and_one_that_does_not_refutes(house):
     five = [plant(model=model) for model in names]
     turned = verdict(c, five, latency_ms=[5.0, 3.0, 1.0, 6.0, 9.0])
     assert turned.verdict == HOLDS
-    assert "MobileNetV3-Small is below SqueezeNet 1.1 in MACs, and 5.00 times as high in latency" in turned.numbers
+    assert says(turned.numbers, "MobileNetV3-Small", "SqueezeNet 1.1", "MACs", "5.00", "latency")
     assert verdict(c, five, latency_ms=[1.0, 2.0, 3.0, 4.0, 5.0]).verdict == FAILS
     assert verdict(c, five[:3], latency_ms=[1.0, 2.0, 3.0]).verdict == OPEN
 
@@ -224,7 +232,7 @@ def test_balance_depends_on_its_weights(house):
     assert verdict(claim(**c, rivals=three), records).verdict == HOLDS  # nearly the best top-1, and not the most MACs
     only = {"rule": "balance", "weights": {"top1": 0, "macs": 1}}
     assert verdict(claim(**only, rivals=three), records).verdict == FAILS
-    assert "weights: top-1 0, MACs 1" in verdict(claim(**only, rivals=three), records).numbers
+    assert says(verdict(claim(**only, rivals=three), records).numbers, "top-1 0", "MACs 1")
 
 
 def test_preferred_and_rejected_are_chosen_on_validation_and_judged_on_test(house):
@@ -232,7 +240,7 @@ def test_preferred_and_rejected_are_chosen_on_validation_and_judged_on_test(hous
     large = trained("resnet18", *RESNET, batch_size=128, val_top1=0.5)
     small = trained("resnet18", *SQUEEZE, batch_size=32, val_top1=0.9)
     found = verdict(c, large + small)
-    assert found.verdict == FAILS and "batch size 32 minus batch size 128: -0.038" in found.numbers
+    assert found.verdict == FAILS and says(found.numbers, "batch size 32", "batch size 128", "-0.038")
 
 
 def test_mixing_is_compared_with_the_same_policy_without_it(house):
@@ -255,7 +263,7 @@ def test_mixing_is_compared_with_the_same_policy_without_it(house):
         frame(records.values()).merge(found.frame[["augment", "mixing", "base"]], on="augment"), records, frame([])
     )
     (one,) = claims.judge([c], {"page": p}, {"page": {c.study: found}})
-    assert one.verdict == HOLDS and "no mixing minus mixup: +0.100" in one.numbers
+    assert one.verdict == HOLDS and says(one.numbers, "no mixing", "mixup", "+0.100")
 
 
 # --- The claims of the book ---
@@ -267,7 +275,7 @@ def test_the_claims_of_the_book_are_there_with_their_sources():
         c.id for c in every
     }
     assert len({c.id for c in every}) == len(every) and all("arXiv" in c.source for c in every)
-    assert all(findings.rule_in_words(c).endswith(".") for c in every)
+    assert all(c.rule == "swapped" or describe(c.group) in words.rule_in_words(c) for c in every)
     assert all(c.rule in rules.RULES or c.rule == "widest" for c in every)
 
 
@@ -275,9 +283,10 @@ def test_with_no_run_at_all_no_claim_is_decided(house):
     p = check({})
     found = claims.judge(claims.stated(), {"digits": p}, {"digits": claims.evidence(p)})
     assert {one.verdict for one in found} == {OPEN} and all(one.reasons for one in found)
-    table = findings.verdicts_table(found, {"digits": "Digits"})
+    table = words.verdicts_table(found, {"digits": "Digits"})
     assert len(table) == len(claims.stated()) and set(table["Digits"]) == {OPEN}
-    assert "**C2. EfficientNetV2" in findings.verdicts(found)
+    said = words.verdicts(found)
+    assert all(c.id in said and c.statement in said for c in claims.stated())
 
 
 @pytest.mark.parametrize(
