@@ -325,6 +325,8 @@ def export(
     file = out or Path(name)
     if file.is_dir():
         raise ParamsError(f"--out {file}: this is a folder; name the file, such as --out {file / name}")
+    if record.shortfall:
+        _tell(f"run {key} did not learn: {record.shortfall}")
     convert.ship(record, form, int8, file)
     typer.echo(f"{file}: {file.stat().st_size / 1e6:.2f} MB")
 

@@ -59,6 +59,8 @@ def test_the_version_is_that_of_the_package():
     [
         (["plan", "-p", "epocs=3"], ["epocs", "unknown", "did you mean 'epochs'?"]),
         (["plan", "-p", "epochs"], ["write NAME=VALUE"]),
+        (["plan", "-p", "=5"], ["write NAME=VALUE"]),
+        (["plan", "-p", "models=resnet18"], ["models", "resnet18", "[resnet18]"]),
         (["plan", "-p", "lr=0"], ["lr", "greater than 0"]),
         (["plan", "cifar"], ["cifar.yaml", "cifar10"]),
         (["plan", "-b", "fast"], ["budget-fast.yaml", "budget-quick"]),
@@ -244,7 +246,7 @@ def test_a_home_that_is_no_folder_is_named_before_anything_trains(house, monkeyp
     assert str(house / "file") in message and "LWNB_HOME" in message
 
 
-@pytest.mark.parametrize("command", ["run", "report", "tune"])
+@pytest.mark.parametrize("command", ["run", "report", "tune", "measure"])
 def test_a_home_that_may_not_be_written_to_is_named_before_anything_trains(house, monkeypatch, command):
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     monkeypatch.setattr(grid, "_one", None)

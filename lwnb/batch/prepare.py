@@ -33,6 +33,7 @@ def measure(p: Params, progress: Callable[[str], None] = lambda line: None) -> N
         A runtime of the page is not installed.
     """
     protocol.require(p.runtimes)
+    results.prepare()
     footprints(p)
     cells = protocol.cells(p)
     todo = protocol.unmeasured(cells, p.device_rounds)

@@ -43,8 +43,8 @@ def _check_network(run: Run) -> None:
     except (ValueError, RuntimeError, AssertionError) as error:  # as torch and torchvision have it
         reason = str(error).strip().splitlines()[-1]
         raise ParamsError(
-            f"image_size: {run.image_size} is not possible for {run.model} at output stride {run.output_stride}: "
-            f"{reason}"
+            f"image_size: {run.image_size} is not possible for {run.model} at output stride {run.output_stride}: take "
+            f"{f'{smallest} px or more' if smallest else 'another size'}, or leave it out of models ({reason})"
         ) from None
 
 

@@ -83,7 +83,7 @@ def change(text: str) -> tuple[str, Any]:
     rest is YAML, and 1e-3 a number.
     """
     name, equals, value = (part.strip() for part in text.partition("="))
-    if not equals:
+    if not equals or not name:
         raise ParamsError(f"-p {text!r}: write NAME=VALUE, such as -p epochs=5")
     kind = Params.model_fields[name].annotation if name in Params.model_fields else str
     if _is_text(kind) and get_origin(kind) is not list:
@@ -144,6 +144,11 @@ def files_of(page: str, budget: str | None = None) -> list[Path]:
     """
     own = file_of(page)
     named = merge([own]).get("budget")
+    if named is not None and not (isinstance(named, str) and re.fullmatch(r"[\w-]+", named)):
+        have = ", ".join(
+            sorted(file.stem.removeprefix("budget-") for file in file_of("budget-").parent.glob("budget-*"))
+        )
+        raise ParamsError(f"{own}: budget: {named!r} is not possible: allowed are {have}")
     if named and budget:
         raise ParamsError(
             f"{page}: {own.name} names its own budget, {named!r}, and takes no other: "

@@ -184,6 +184,8 @@ def _explain(error: dict) -> str:
         hint = errors.nearest(value, re.findall(r"'([^']+)'", error["ctx"]["expected"]))
     elif error["type"] == "float_type" and isinstance(value, str):
         hint = " (YAML reads 1e-3 as text: write 1.0e-3)"
+    elif error["type"] == "list_type":
+        hint = f": write a list, such as {name}=[{value}]"
     elif error["type"] == "string_type" and not isinstance(value, list | dict | None):
         hint = " (YAML does not read it as text: write it in quotes)"
     return f"{name}: {value!r} is not possible: {message}{hint}"

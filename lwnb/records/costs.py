@@ -144,9 +144,9 @@ def read_file(file: Path) -> tuple[int, set[str]]:
         rows = [_timing_row(record) for record in records]
         names = [timing_name(record["setting"]) for record in records]
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        why = f" ({error.strerror})" if isinstance(error, OSError) else ""
         raise ParamsError(
-            f"{file}: no file of device records ({type(error).__name__}: {error}); make one there with: "
-            "lwnb measure --export FILE"
+            f"{file}: no file of device records{why}; make one there with: lwnb measure --export FILE"
         ) from None
     for record, _ in zip(records, names, strict=True):
         save_timing(record)

@@ -212,6 +212,14 @@ def test_records_are_looked_up_in_the_home_and_then_in_the_project(monkeypatch, 
     assert places.shelves() == [places.CHECKOUT / "runs", places.CHECKOUT / "results"]
 
 
+@pytest.mark.parametrize("budget", ["[cpu]", "5", "../cpu", "{a: 1}"])
+def test_a_budget_that_is_no_name_is_refused_with_those_that_are_there(tmp_path, budget):
+    page = tmp_path / "mine.yaml"
+    page.write_text(f"budget: {budget}\n")
+    with pytest.raises(ParamsError, match="mine.yaml: budget: .*cpu, .*quick"):
+        paramfiles.files_of(str(page))
+
+
 def test_a_missing_file_is_named_with_those_that_are_there():
     with pytest.raises(ParamsError, match="digits"):
         paramfiles.read(paramfiles.file_of("digitz"))
