@@ -234,9 +234,10 @@ def _contents(source, found, names, classes, entries, size, exact, notes=()) -> 
 
 
 def _unreadable(bad: dict[str, str]) -> list[str]:
-    """What to say of files that could not be read: why the first of them could not, and how many more there are."""
+    """What to say of files that could not be read: the first with their reasons, and how many more."""
     reasons = [f"{name} ({reason})" for name, reason in sorted(bad.items())]
-    return [f"Skipped, as they cannot be read: {some(reasons, most=3)}."] if bad else []
+    rest = " (`lwnb runs --key` names all that a run left out)" if len(bad) > 3 else ""
+    return [f"Skipped, as they cannot be read: {some(reasons, most=3)}{rest}."] if bad else []
 
 
 def _shared(groups: np.ndarray, labels: np.ndarray, names: tuple[str, ...]) -> list[str]:
@@ -246,16 +247,15 @@ def _shared(groups: np.ndarray, labels: np.ndarray, names: tuple[str, ...]) -> l
     ----------
     groups, labels : (N,) integers, each picture of each class once
     """
-    found = []
-    for label, name in enumerate(names):
-        own = groups[labels == label]
-        also = (labels != label) & np.isin(groups, own)
-        count = len(np.unique(groups[also]))
-        if count > len(own) / 2:
-            others = some([names[other] for other in np.unique(labels[also])])
+    found, several = [], np.bincount(groups)[groups] > 1
+    for label in np.unique(labels[several]):
+        own = labels == label
+        count = np.sum(own & several)
+        if count > own.sum() / 2:
+            others = np.unique(labels[np.isin(groups, groups[own]) & ~own])
             found.append(
-                f"{count:,} of {len(own):,} pictures of {shown(name)} stand under {others} as well: "
-                "remove them from all classes but one."
+                f"{count:,} of {own.sum():,} pictures of {shown(names[label])} stand under "
+                f"{some([names[other] for other in others])} as well: remove them from all classes but one."
             )
     return found
 
@@ -289,7 +289,7 @@ def _enough(labels: dict[str, np.ndarray], names: tuple[str, ...], entries, note
         counts = np.bincount(own, minlength=len(names))
         few = {name: count for name, count in zip(names, counts, strict=True) if count < least[split]}
         if few:
-            where = f"readable images in {split}/" if split in entries else f"images in what is kept for {split}ing"
+            where = f"readable images in {split}/" if split in entries else f"images for {split}ing"
             where = "different images in a folder that is split" if split == "all" else where
             listed = entries.get(split, entries.get("all", []))
             raise DataError(

@@ -202,6 +202,8 @@ def test_too_few_that_remain_are_told_with_what_was_skipped(tmp_path):
         read(folder(tmp_path, tree), bad_images="skip")
     said = str(caught.value)
     assert [what for what in ("dog (0)", "dog/0.heic", "HEIC", "JPEG", "6 more") if what not in said] == []
+    with pytest.raises(DataError, match=r"cat \(0\), dog \(0\).*cat/0.png \(empty\)"):
+        read(folder(tmp_path / "none", dict.fromkeys(by_class(""), b"")), bad_images="skip")
 
 
 def test_a_stray_image_that_looks_like_a_class_is_named(tmp_path):
@@ -229,6 +231,14 @@ def test_pictures_under_two_classes_count_for_both_and_are_told(tmp_path):
     with pytest.raises(DataError, match=r"cow \(4\)") as caught:
         read(folder(tmp_path / "few", few))
     assert "4 of 4" in str(caught.value)
+
+
+def test_a_class_that_copies_leave_without_test_images_is_told_with_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(readers, "_divided", lambda whole, groups: (whole, whole.take(whole.labels != 1)))
+    tree = by_class("", classes=("bee", "cow"))
+    with pytest.raises(DataError, match=r"cow \(0\)") as caught:
+        read(folder(tmp_path, tree | {f"bee/copy of {n}.png": tree[f"cow/{n}.png"] for n in range(6)}))
+    assert [what for what in ("testing", "6 of 6", "bee") if what not in str(caught.value)] == []
 
 
 def test_sidecars_links_and_hidden_images_are_no_bad_images(tmp_path):
