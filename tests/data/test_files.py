@@ -216,7 +216,7 @@ def test_a_folder_without_permission_is_named(tmp_path):
         ("README", b"text", "folder of image"),
         ("empty.zip", b"", "again"),
         ("text.tar", b"text", "folder of image"),
-        ("table.csv.gz", gzip.compress(b"a,b\n"), "folder of image"),
+        ("table.csv.gz", gzip.compress(b"a,b\n", mtime=0), "folder of image"),
         ("locked.zip", None, "password"),
         ("deflate64.zip", None, "unpack"),
     ],
