@@ -30,8 +30,18 @@ SPLITS = {
 """Names of the folders that hold the splits of a data set, in any case; more words may follow: `train_set`,
 `Test Images`."""
 
+PACKED = (".tar", ".zip", ".gz", ".tgz", ".bz2", ".tbz", ".tbz2", ".xz", ".txz", ".lzma")
+"""Endings of archives that are read."""
+
+STARTS = (b"PK", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x5d\0\0")
+"""How zips and compressed tars begin."""
+
 DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError)
 """What Python raises on an archive that is broken."""
+
+
+WANTED = "set data_root to a folder, tar or zip that holds a folder of images for each class"
+"""What to do where there is something else."""
 
 
 def role(folder: str) -> str | None:
@@ -65,6 +75,8 @@ def opened(path: Path) -> Iterator[Files]:
     DataError
         The file is no such archive, or not whole; while it is opened or later, within the `with` block.
     """
+    if path.exists() and not path.is_dir() and not path.is_file():
+        raise DataError(f"{path}: no file or folder of images but a pipe, device or socket; {WANTED}.")
     try:
         if path.is_dir():
             yield _files(walk(path, everything=True), _content)
@@ -82,18 +94,24 @@ def _not_an_archive(path: Path, error: Exception) -> str:
     """What a file is that could not be read as tar or zip, and what to do."""
     if images.is_image(path.name):
         return "one image alone; set data_root to a folder that holds a folder of images for each class."
-    if path.suffix.lower() in (".7z", ".rar", ".zst", ".lz4"):
+    if path.suffix.lower() in (".7z", ".rar", ".zst", ".lz4", ".iso", ".dmg"):
         return (
             f"archives of the kind {path.suffix} are not read; "
             "unpack it, and set data_root to the folder that comes out."
         )
-    if images.is_sidecar(path.name) and path.suffix.lower() not in (".tar", ".gz", ".tgz", ".zip"):
-        return (
-            f"files of the kind {path.suffix} are not read; set data_root to a folder that holds "
-            "a folder of image files for each class."
-        )
-    reason = str(error).split("\n")[0]
-    return f"not a tar or zip, or not a whole one: {reason}. Get it again."
+    if path.suffix.lower() not in PACKED and not _begins_as_archive(path):
+        kind = f"files of the kind {path.suffix} are not read" if path.suffix else "not a tar or zip"
+        return f"{kind}; {WANTED}."
+    reason = str(error) if path.stat().st_size else "it is empty"
+    if "\n" in reason:  # what tarfile tried, one kind of archive after the other
+        reason = "no tar can be read from it" if _begins_as_archive(path) else "its content is that of no archive"
+    return f"not a tar or zip, or not a whole one: {reason}. Get it again, or {WANTED}."
+
+
+def _begins_as_archive(path: Path) -> bool:
+    with path.open("rb") as file:
+        start = file.read(512)
+    return start.startswith(STARTS) or start[257:262] == b"ustar"
 
 
 def _files(handles: dict, read: Callable) -> Files:
@@ -218,6 +236,8 @@ def _tar_members(archive: tarfile.TarFile) -> dict:
         elif member.isfile() or member.isdir():
             members[member.name + "/" * member.isdir()] = member
     found = followed(members, targets)
+    if not found:  # zeros alone, as at the start of a disk image, are an empty tar
+        raise tarfile.ReadError("it holds no files")
     if targets:  # in the order of storage, for a compressed tar is read again from its start for each step back
         found = dict(sorted(found.items(), key=lambda item: getattr(item[1], "offset_data", 0)))
     return found

@@ -31,11 +31,20 @@ SIDECARS = (
 )
 """Endings of what lies beside images: never opened. Of the raw files of cameras Pillow would read the thumbnail."""
 
+UNREAD = (
+    " .dng .cr2 .cr3 .nef .arw .raf .orf .rw2 .psd .xcf .ai .eps .svg .wmf .emf "
+    " .tga .pcx .ico .icns .dds .dib .exr .hdr "
+)
+"""Endings of images that are not read, unless their content is of one of `FORMATS`."""
+
 CHUNK, HELD = 64, 2**28
 """Files, and bytes, that are held in memory at once, undecoded."""
 
 LARGE = 50_000_000
 """Pixels above which images are decoded one at a time: a copy takes 4 bytes a pixel, and there are two to four."""
+
+JXL = (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")
+"""How a file of JPEG XL begins: one without a container, and one with it."""
 
 UNKNOWN = "no image that can be read here"
 """The reason where a file's content is of no known format."""
@@ -68,6 +77,11 @@ def is_image(name: str) -> bool:
 def is_sidecar(name: str) -> bool:
     """Whether a file is known not to be an image, by its ending."""
     return f" {suffix(name)} " in SIDECARS and suffix(name) != ""
+
+
+def is_unread(name: str) -> bool:
+    """Whether a file is an image of a kind that is not read, by its ending."""
+    return f" {suffix(name)} " in UNREAD and suffix(name) != ""
 
 
 def identified(data: bytes) -> bool:
@@ -197,6 +211,7 @@ def _reason(data: bytes, error: Exception) -> str:
         return f"{size} megapixels, more than the {2 * Image.MAX_IMAGE_PIXELS / 1e6:,.0f} that are read: scale it down"
     if isinstance(error, Image.UnidentifiedImageError):
         kind = {b"hei": "HEIC", b"hev": "HEIC", b"mif": "HEIC", b"avi": "AVIF"}.get(data[8:11] * (data[4:8] == b"ftyp"))
+        kind = "JPEG XL" if data.startswith(JXL) else kind
         needs = " without the package pillow-heif" if kind == "HEIC" else ""
         return f"{kind}, which the installed Pillow cannot read{needs}: convert it to JPEG" if kind else UNKNOWN
     return str(error).split(" <")[0] or type(error).__name__

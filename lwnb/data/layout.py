@@ -1,5 +1,6 @@
 """How a folder of images is understood: which folders are splits, which are classes, and what is no image."""
 
+import posixpath
 import re
 import unicodedata
 from collections import Counter, defaultdict
@@ -13,10 +14,17 @@ from lwnb.data.files import SPLITS, Files, role, some
 
 SORT = "Sort them into a folder for each class, or into train/<class>/ and test/<class>/."
 
-PAIRED = ({"image", "images", "img", "imgs", "jpegimages"}, {"mask", "masks", "label", "labels", "annotations", "gt"})
+PAIRED = (
+    {"image", "images", "img", "imgs", "jpegimages", "input", "inputs", "rgb"},
+    {"mask", "masks", "label", "labels", "annotation", "annotations", "gt", "seg", "segmentation", "segmentationclass"}
+    | {"segmentationobject", "target", "targets", "output", "outputs", "depth"},
+)
 """Names of folders that stand side by side with an image in the one for each image of the other, and are no classes."""
 
-TABLES = (".csv", ".tsv", ".xlsx", ".json", ".jsonl", ".parquet")
+MASKS = re.compile(r"(?i:mask|label|annot|segm|target|depth|ground.?truth)|(?<![A-Za-z])(?i:seg|gt)(?![a-z])")
+"""What the name of a folder holds that may belong to another folder, image by image."""
+
+TABLES = (".csv", ".tsv", ".xls", ".xlsx", ".ods", ".json", ".jsonl", ".parquet")
 """Endings of files that may hold labels."""
 
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
@@ -43,13 +51,14 @@ def read(files: Files, path: Path) -> Layout:
     beside = sorted(set(files.names) - set(pictures))
     inside = [name for name in pictures if "/" in name]
     splits = _splits(inside, path)
-    told = [*files.notes, *_without_images(files, inside, 2 if splits else 1), *_no_images(beside)]
+    told = [*files.notes, *_without_images(files, inside, 2 if splits else 1), *_unread(beside), *_no_images(beside)]
     if splits:
         entries, notes = _by_split(inside, splits)
     else:
         _refuse_parallel(inside, path)
         entries, notes = {"all": {name: name.split("/") for name in inside}}, []
         notes += [f"{top}/ was taken for a class, not for a split." for top in sorted(_tops(inside)) if role(top)]
+    _refuse_pairs(entries, path)
     loose = [name for name in pictures if "/" not in name]
     _refuse_unsorted(entries, loose, beside, told, path)
     labelled = {split: [(name, parts[0]) for name, parts in found.items()] for split, found in entries.items()}
@@ -155,7 +164,7 @@ def _unlabelled(part: dict[str, list[str]], train: set[str]) -> bool:
 
 
 def _refuse_parallel(names: Sequence[str], path: Path) -> None:
-    """Folders that hold the same subfolders are no classes but folds; nor are images and their masks."""
+    """Folders that hold the same subfolders are no classes but folds."""
     subfolders = defaultdict(set)
     for name in names:
         top, *between, _ = name.split("/")
@@ -170,12 +179,35 @@ def _refuse_parallel(names: Sequence[str], path: Path) -> None:
             "If these are the classes, move their images to "
             "train/<class>/ and test/<class>/; if not, move the images out of the subfolders."
         )
-    if all(words & {top.casefold() for top in subfolders} for words in PAIRED):
-        raise DataError(
-            f"{path}: {tops} seem to belong together, image by image, rather than to be classes. {SORT} "
-            "If they are classes, give "
-            "the folders other names."
-        )
+
+
+def _refuse_pairs(entries: dict[str, dict[str, list[str]]], path: Path) -> None:
+    """Images and their masks are no classes, nor are they images of one class, at whatever depth they lie."""
+    for part in entries.values():
+        beside = defaultdict(lambda: defaultdict(set))  # folder -> each folder in it -> the files' paths in there
+        for name, parts in part.items():
+            whole, start = name.split("/"), name.count("/") + 1 - len(parts)
+            for depth in range(start, len(whole) - 1):
+                beside["/".join(whole[:depth])][whole[depth]].add(posixpath.splitext("/".join(whole[depth + 1 :]))[0])
+        for around, files in beside.items():
+            if _paired(files):
+                folders = some([posixpath.join(around, folder) + "/" for folder in sorted(files)])
+                raise DataError(
+                    f"{path}: {folders} seem to belong together, image by image, rather than to be classes. {SORT} "
+                    "If they are classes, give the folders other names."
+                )
+
+
+def _paired(files: dict[str, set[str]]) -> bool:
+    """Whether folders hold images and their masks, by the names of the folders; or, where they are two,
+    and one of them is named so, by the names of their files."""
+    folders = {folder.casefold() for folder in files}
+    if all(words & folders for words in PAIRED):
+        return True
+    if len(files) != 2 or (folders != {"x", "y"} and sum(bool(MASKS.search(folder)) for folder in files) != 1):
+        return False
+    one, other = files.values()
+    return len(one & other) >= 0.9 * max(len(one), len(other))
 
 
 def _refuse_unsorted(
@@ -184,6 +216,8 @@ def _refuse_unsorted(
     """Every image lies in the folder of its class, and there are two classes at least."""
     loose = loose + [name for part in entries.values() for name, parts in part.items() if len(parts) < 2]
     classes = sorted({parts[0] for part in entries.values() for parts in part.values()})
+    if not loose and not classes and (unread := _endings(filter(images.is_unread, beside))):
+        raise DataError(f"{path}: no images that can be read: {unread}; convert them to JPEG or PNG.")
     if loose:
         fault = f"images outside of any class's folder: {some(loose, most=5)}"
     elif len(classes) < 2:
@@ -238,6 +272,17 @@ def _without_images(files: Files, inside: Sequence[str], depth: int) -> list[str
 
 def _no_images(names: Iterable[str]) -> list[str]:
     """What to say of files that are no images: how many have which ending."""
+    counts = _endings(name for name in names if not images.is_unread(name))
+    return [f"Files that are no images, left out: {counts}."] if counts else []
+
+
+def _unread(names: Iterable[str]) -> list[str]:
+    """What to say of images of kinds that are not read."""
+    counts = _endings(filter(images.is_unread, names))
+    return [f"Images of kinds that are not read, left out: {counts}; convert them to JPEG or PNG."] if counts else []
+
+
+def _endings(names: Iterable[str]) -> str:
+    """How many files have which ending; '' where there are none."""
     endings = Counter(images.suffix(name) or "without an ending" for name in names)
-    counts = [f"{count:,} {ending}" for ending, count in endings.most_common()]
-    return [f"Files that are no images, left out: {some(counts)}."] if counts else []
+    return some([f"{count:,} {ending}" for ending, count in endings.most_common()])

@@ -4,7 +4,7 @@ import hashlib
 import posixpath
 import re
 import tempfile
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -217,15 +217,47 @@ def _contents(source, found, names, classes, entries, size, exact, notes=()) -> 
             f"{len(bad)} of {sum(map(len, entries.values()))} files cannot be read as images: {some(reasons)}. "
             "Repair or remove them, or set bad_images to 'skip' to leave them out."
         )
+    notes = [*notes, *_unreadable(bad)]
     if "all" in parts:
         whole = parts["all"]
         groups = _copies(whole, [path for path, _ in entries["all"] if path not in bad])
-        _enough({"all": whole.labels[np.unique(groups, return_index=True)[1]]}, names)
+        pairs = np.unique(np.stack([groups, whole.labels]), axis=1)  # a picture under two labels counts for both
+        shared = _shared(*pairs, names)
+        _enough({"all": pairs[1]}, names, entries, [*notes, *shared])
         train, test = _divided(whole, groups)
+        _enough({"train": train.labels, "test": test.labels}, names, entries, [*notes, *shared])
+        notes += shared
     else:
-        _enough({split: part.labels for split, part in parts.items()}, names)
+        _enough({split: part.labels for split, part in parts.items()}, names, entries, notes)
         train, test = parts["train"], parts["test"]
     return Contents(names, classes, train, test, tuple(map(shown, sorted(bad))), (*notes, *_remarked(remarks)))
+
+
+def _unreadable(bad: dict[str, str]) -> list[str]:
+    """What to say of files that could not be read: the first with their reasons, and how many more."""
+    reasons = [f"{name} ({reason})" for name, reason in sorted(bad.items())]
+    rest = " (`lwnb runs --key` names all that a run left out)" if len(bad) > 3 else ""
+    return [f"Skipped, as they cannot be read: {some(reasons, most=3)}{rest}."] if bad else []
+
+
+def _shared(groups: np.ndarray, labels: np.ndarray, names: tuple[str, ...]) -> list[str]:
+    """What to say of classes most of whose pictures stand in other classes as well.
+
+    Parameters
+    ----------
+    groups, labels : (N,) integers, each picture of each class once
+    """
+    found, several = [], np.bincount(groups)[groups] > 1
+    for label in np.unique(labels[several]):
+        own = labels == label
+        count = np.sum(own & several)
+        if count > own.sum() / 2:
+            others = np.unique(labels[np.isin(groups, groups[own]) & ~own])
+            found.append(
+                f"{count:,} of {own.sum():,} pictures of {shown(names[label])} stand under "
+                f"{some([names[other] for other in others])} as well: remove them from all classes but one."
+            )
+    return found
 
 
 def _remarked(remarks: Counter) -> list[str]:
@@ -242,16 +274,36 @@ def _remarked(remarks: Counter) -> list[str]:
     return notes
 
 
-def _enough(labels: dict[str, np.ndarray], names: tuple[str, ...]) -> None:
+def _enough(labels: dict[str, np.ndarray], names: tuple[str, ...], entries, notes: Sequence[str]) -> None:
+    """Every class has enough of the images with these labels.
+
+    Parameters
+    ----------
+    entries : split -> the (path, class) of its files, to name the only one of a class
+    notes : sentences on what was left out, to tell where a class has too few
+    """
     if len(names) < 2:
         raise DataError(f"at least 2 classes are needed, found {len(names)}: {', '.join(names) or 'no images at all'}")
     least = {"train": 2, "test": 1, "all": round(1 / TEST_SHARE)}  # train/ gives a validation image as well
     for split, own in labels.items():
         counts = np.bincount(own, minlength=len(names))
-        few = [f"{name} ({count})" for name, count in zip(names, counts, strict=True) if count < least[split]]
+        few = {name: count for name, count in zip(names, counts, strict=True) if count < least[split]}
         if few:
-            where = f"readable images in {split}/" if split != "all" else "different images in a folder that is split"
-            raise DataError(f"each class needs at least {least[split]} {where}; too few: {some(few)}")
+            where = f"readable images in {split}/" if split in entries else f"images for {split}ing"
+            where = "different images in a folder that is split" if split == "all" else where
+            listed = entries.get(split, entries.get("all", []))
+            raise DataError(
+                f"each class needs at least {least[split]} {where}; too few: {some(_with_only(few, listed))}. "
+                + " ".join(["Add images; or move out, or remove, what is no class.", *notes])
+            )
+
+
+def _with_only(counts: dict[str, int], listed: list[tuple[str, str]]) -> list[str]:
+    """Classes with the count of their images, and the path of the only file where there is one alone."""
+    files = defaultdict(list)
+    for path, name in listed:
+        files[name].append(path)
+    return [f"{n} ({count}{': ' + files[n][0] if len(files[n]) == 1 else ''})" for n, count in counts.items()]
 
 
 def _part(

@@ -1,7 +1,9 @@
 """Folders, tars and zips of the same files; what is hidden in them, links, and files that are no such thing."""
 
+import gzip
 import os
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 from trees import by_class, folder, named, picture, tar, zipped
@@ -181,6 +183,13 @@ def test_a_pipe_is_not_waited_for(tmp_path):
         found.read("pipe.png")
 
 
+def test_a_pipe_or_a_device_is_no_folder_of_images(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for place in (tmp_path / "pipe", Path(os.devnull)):
+        with pytest.raises(DataError, match=str(place)), files.opened(place):
+            pass
+
+
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may read everything")
 def test_a_folder_without_permission_is_named(tmp_path):
     place = folder(tmp_path, TREE)
@@ -201,6 +210,13 @@ def test_a_folder_without_permission_is_named(tmp_path):
         ("labels.csv", b"name,label\n", "folder of image"),
         ("alone.png", picture(1), "folder of image"),
         ("alone.HEIC", b"\0\0\0\x18ftypheic", "folder of image"),
+        ("disk.iso", bytes(4096), "unpack"),
+        ("disk.dmg", b"koly", "unpack"),
+        ("notes.txt", b"text", "folder of image"),
+        ("README", b"text", "folder of image"),
+        ("empty.zip", b"", "again"),
+        ("text.tar", b"text", "folder of image"),
+        ("table.csv.gz", gzip.compress(b"a,b\n", mtime=0), "folder of image"),
         ("locked.zip", None, "password"),
         ("deflate64.zip", None, "unpack"),
     ],
@@ -213,6 +229,8 @@ def test_files_of_other_kinds_are_named_with_what_to_do(tmp_path, name, content,
     with pytest.raises(DataError, match=name) as caught, files.opened(tmp_path / name):
         pass
     assert advice in str(caught.value)
+    assert ("again" in str(caught.value)) == name.endswith((".tar", ".gz", "empty.zip"))
+    assert ":." not in str(caught.value)
 
 
 # --- Names ---

@@ -147,6 +147,8 @@ def test_what_cannot_be_read_is_named_with_its_reason(monkeypatch):
         "bomb.png": flat("RGB", RED, "PNG", size=200),
         "a.heic": b"\0\0\0\x18ftypheic" + bytes(99),
         "b.jpg": b"\0\0\0\x18ftypmif1" + bytes(99),
+        "a.jxl": b"\xff\x0a" + bytes(99),
+        "c.jpg": b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(99),
     }
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000)  # Pillow refuses beyond twice that
     pixels, contents, faults, remarks = images.decode_all(list(files), files.__getitem__, 8)
@@ -161,6 +163,7 @@ def test_what_cannot_be_read_is_named_with_its_reason(monkeypatch):
         "a.heic": True,
         "b.jpg": True,
     }
+    assert [name for name in ("a.jxl", "c.jpg") if "JPEG XL" not in faults[name]] == []
     assert (pixels[0] == images.decode(whole, 8)).all()
     assert [row.tobytes() for row in contents] == [hashlib.sha256(data).digest() for data in files.values()]
 

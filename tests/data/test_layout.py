@@ -18,7 +18,7 @@ NFC, NFD = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
 
 
 def understood(paths, folders=()) -> layout.Layout:
-    return layout.read(Files(tuple(paths), {}.__getitem__, tuple(folders)), Path("set"))
+    return layout.read(Files(tuple(paths), lambda name: b"", tuple(folders)), Path("set"))
 
 
 def counts(found: layout.Layout) -> dict[str, int]:
@@ -113,6 +113,17 @@ def test_folders_below_a_class_belong_to_it():
     [
         (by_class("fold_0/", "fold_1/", "fold_2/"), ["fold_0", "fold_2", "cat", "dog"]),
         (flat("images", "masks"), ["images", "masks"]),
+        (flat("Images", "SegmentationClass", "SegmentationObject"), ["Images", "SegmentationClass"]),
+        (flat("input", "target"), ["input", "target"]),
+        (flat("inputs", "Outputs"), ["inputs", "Outputs"]),
+        (flat("rgb", "depth"), ["rgb", "depth"]),
+        (flat("x", "Y"), ["x", "Y"]),
+        (flat("leftImg8bit", "gtFine"), ["leftImg8bit", "gtFine"]),
+        ([*flat("photos", "tumour_masks"), "photos/one_more.png"], ["photos", "tumour_masks"]),
+        (by_class("train/", "test/", classes=("images", "masks")), ["train/images/", "train/masks/"]),
+        (by_class("data/train/", "data/test/", classes=("images", "masks")), ["data/train/images/"]),
+        (by_class("train/", "test/", classes=("photos", "labels_png")), ["photos", "labels_png"]),
+        (by_class("train/cat/", "train/dog/", "test/cat/", "test/dog/", classes=("img", "gt")), ["cat/img", "cat/gt"]),
         ([*flat("images"), *flat("masks", name="{}_mask.png")], ["images", "masks"]),
         ([*by_class("train/", "test/"), *by_class("extra/")], ["train", "test", "extra"]),
         ([*by_class(""), *by_class("test/")], ["test", "cat", "dog"]),
@@ -128,7 +139,11 @@ def test_folders_below_a_class_belong_to_it():
         (["1.png", "2.png", "labels.csv"], ["1.png", "labels.csv"]),
         (["flowers.zip", "README.md"], ["no images", "flowers.zip"]),
         (["data/0.parquet"], ["no images", "data/0.parquet"]),
-        ([f"cat/{n}.CR2" for n in range(7)], ["no images", "7 .cr2"]),
+        ([f"cat/{n}.CR2" for n in range(7)], ["no images", "7 .cr2", "JPEG"]),
+        (["cat/1.psd", "dog/2.TGA", "dog/notes.txt"], ["no images", "1 .psd, 1 .tga", "JPEG"]),
+        ([*flat("cat"), "dog/1.nef"], ["found 1: cat", "1 .nef", "dog/", "JPEG"]),
+        (["1.png", "labels.xls"], ["labels.xls"]),
+        (["1.png", "labels.ods"], ["labels.ods"]),
     ],
 )
 def test_what_is_refused_is_told_with_what_was_seen(paths, seen):
@@ -137,11 +152,23 @@ def test_what_is_refused_is_told_with_what_was_seen(paths, seen):
     assert [what for what in seen if what not in str(caught.value)] == []
 
 
-@pytest.mark.parametrize("tops", [("happy", "sad"), ("with_mask", "mask")])
+@pytest.mark.parametrize("tops", [("happy", "sad"), ("with_mask", "mask"), ("y", "n"), ("gtx", "segway")])
 def test_classes_may_use_the_same_names_for_their_images(tops):
     """One photograph of each person in each class, say."""
     people = [f"{top}/{person}.jpg" for top in tops for person in "abcdefghijklmnopqrst"]
     assert counts(understood(people)) == {"all": 40}
+
+
+def test_x_and_y_among_other_letters_and_masks_with_other_names_are_classes():
+    assert counts(understood(flat("v", "w", "x", "y", "z"))) == {"all": 60}
+    assert counts(understood([*flat("faces"), *flat("face_masks", name="m{}.png")])) == {"all": 24}
+
+
+def test_images_that_are_not_read_are_told_apart_from_other_files():
+    unread, others = understood([*flat("cat", "dog"), "cat/1.dng", "dog/a.exr", "cat/1.xmp"]).notes
+    assert [what for what in ("1 .dng", "1 .exr", "JPEG") if what not in unread] == []
+    assert "1 .xmp" in others
+    assert "JPEG" not in others + "".join(understood([*flat("cat", "dog"), "cat/1.xmp"]).notes)
 
 
 def test_one_class_in_two_forms_of_unicode():

@@ -196,6 +196,51 @@ def test_impossible_folders(tmp_path, tree, message):
         read(folder(tmp_path, tree))
 
 
+def test_too_few_that_remain_are_told_with_what_was_skipped(tmp_path):
+    tree = by_class("", classes=("cat", "owl")) | {f"dog/{n}.heic": b"\0\0\0\x18ftypheic" + bytes(99) for n in range(9)}
+    with pytest.raises(DataError) as caught:
+        read(folder(tmp_path, tree), bad_images="skip")
+    said = str(caught.value)
+    assert [what for what in ("dog (0)", "dog/0.heic", "HEIC", "JPEG", "6 more") if what not in said] == []
+    with pytest.raises(DataError, match=r"cat \(0\), dog \(0\).*cat/0.png \(empty\)"):
+        read(folder(tmp_path / "none", dict.fromkeys(by_class(""), b"")), bad_images="skip")
+
+
+def test_a_stray_image_that_looks_like_a_class_is_named(tmp_path):
+    tree = {f"dataset/{name}": data for name, data in by_class("").items()} | {"docs/preview.png": picture(99)}
+    with pytest.raises(DataError, match=r"docs \(1: docs/preview.png\)"):
+        read(folder(tmp_path, tree))
+
+
+def test_the_first_files_that_were_skipped_are_told_with_reasons(tmp_path):
+    tree = by_class("train/", "test/") | {f"train/cat/bad{n}.png": b"" for n in range(5)}
+    contents = read(folder(tmp_path, tree), bad_images="skip")
+    (note,) = contents.notes
+    assert [what for what in ("bad0.png (empty)", "bad2.png (empty)", "2 more") if what not in note] == []
+
+
+def test_pictures_under_two_classes_count_for_both_and_are_told(tmp_path):
+    tree = by_class("", classes=("ape", "bee", "cow"), each=20)
+    tree |= {f"bee/copy of {n}.png": tree[f"cow/{n}.png"] for n in range(20)}
+    contents = read(folder(tmp_path, tree))
+    assert (np.bincount(contents.train.labels) + np.bincount(contents.test.labels)).tolist() == [20, 40, 20]
+    assert np.bincount(contents.test.labels, minlength=3).min() > 0
+    (note,) = contents.notes
+    assert [what for what in ("20 of 20", "cow", "bee") if what not in note] == []
+    few = {name: data for name, data in tree.items() if name not in [f"cow/{n}.png" for n in range(4, 20)]}
+    with pytest.raises(DataError, match=r"cow \(4\)") as caught:
+        read(folder(tmp_path / "few", few))
+    assert "4 of 4" in str(caught.value)
+
+
+def test_a_class_that_copies_leave_without_test_images_is_told_with_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(readers, "_divided", lambda whole, groups: (whole, whole.take(whole.labels != 1)))
+    tree = by_class("", classes=("bee", "cow"))
+    with pytest.raises(DataError, match=r"cow \(0\)") as caught:
+        read(folder(tmp_path, tree | {f"bee/copy of {n}.png": tree[f"cow/{n}.png"] for n in range(6)}))
+    assert [what for what in ("testing", "6 of 6", "bee") if what not in str(caught.value)] == []
+
+
 def test_sidecars_links_and_hidden_images_are_no_bad_images(tmp_path):
     tree = by_class("train/", "test/")
     others = {f"train/cat/0{ending}": b"x" for ending in (".txt", ".json", ".xmp", ".MOV")} | {"train/dog/list": b"x"}
