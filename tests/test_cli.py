@@ -119,11 +119,13 @@ def test_publish_copies_and_says_how_many(house):
     assert folders.folder(Run(**RUN), "results").is_dir()
 
 
+@pytest.mark.slow
 def test_fetch_says_what_it_found(house):
     out = lwnb("fetch", "digits").stdout
     assert "1,438 training and 359 test images, 10 classes" in out
 
 
+@pytest.mark.slow
 def test_a_page_can_be_a_file_anywhere(house, tmp_path):
     page = tmp_path / "mine.yaml"
     page.write_text((CHECKOUT / "params" / "digits.yaml").read_text().replace("title: Digits", "title: Mine"))
@@ -191,6 +193,7 @@ def test_two_files_of_one_name_are_refused_with_both(tmp_path):
         paramfiles.pages([str(tmp_path / folder / "mine.yaml") for folder in ("a", "b")], "quick")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("home", ["my home", "~/my home"])
 def test_a_command_and_a_kernel_that_it_starts_have_one_home(tmp_path, monkeypatch, home):
     """The kernel stands in the checkout, the command elsewhere."""
@@ -207,6 +210,7 @@ def test_a_command_and_a_kernel_that_it_starts_have_one_home(tmp_path, monkeypat
     assert one.error is None and repr(str(tmp_path / "my home")) in one.path.read_text()
 
 
+@pytest.mark.slow
 def test_a_kernel_with_a_relative_home_says_so(tmp_path, monkeypatch):
     monkeypatch.setenv("LWNB_HOME", "relative")
     seen = stubs.notebook(
@@ -216,6 +220,7 @@ def test_a_kernel_with_a_relative_home_says_so(tmp_path, monkeypatch):
     assert "ParamsError: LWNB_HOME: 'relative'" in one.error
 
 
+@pytest.mark.slow
 def test_a_home_elsewhere_sees_the_project_s_results(house, tmp_path):
     environment = {name: value for name, value in os.environ.items() if name != "LWNB_RESULTS"}
     done = lwnb("plan", "cifar10-cpu", env=environment)

@@ -202,6 +202,7 @@ def test_published_weights_of_a_made_up_network_are_where_a_run_starts(made_up, 
     assert {run.weights for run in studies.on_target(p)} == {"none", "gravel"}
 
 
+@pytest.mark.slow
 def test_a_made_up_runtime_is_measured_in_a_process_of_its_own(made_up, monkeypatch):
     for name, value in pebbles.everywhere(made_up).items():
         monkeypatch.setenv(name, value)

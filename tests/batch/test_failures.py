@@ -22,6 +22,7 @@ LWNB = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);
 """The command, in a shell that listens to Ctrl-C, whatever the one that runs the tests does."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sent", "stop", "status"), [(signal.SIGINT, KeyboardInterrupt, None), (signal.SIGTERM, SystemExit, 143)]
 )
@@ -81,6 +82,7 @@ def little_memory(train):
     return train
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit on memory is Linux's")
 def test_a_run_without_enough_memory_is_told_and_the_next_one_goes_on(house):
     big, small = (tiny(models=["squeezenet1_1"], epochs=1, image_size=size) for size in (512, 32))
@@ -100,6 +102,7 @@ def test_a_bad_image_stops_its_own_run_alone(house):
     assert "train/cat/3.png" in table["reason"][0] and "train/cat/3.png" in tables.failed()[0]["traceback"]
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_says_what_to_do(house):
     """As a file system that does not keep the order of writes can leave it."""
     run, checkpoint = tiny(), folders.part(tiny()) / "checkpoint.ckpt"

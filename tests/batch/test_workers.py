@@ -164,6 +164,7 @@ def test_a_task_waits_for_the_one_it_names_and_the_first_goes_first():
 ORDER = [("child", "source"), ("source", "elsewhere"), ("long", None)]
 
 
+@pytest.mark.slow
 def test_an_address_where_nobody_answers_is_named(house):
     with pytest.raises(ParamsError, match="tcp://127.0.0.1:9: no scheduler answers"):
         grid.ensure(runs()[:1], scheduler="tcp://127.0.0.1:9")

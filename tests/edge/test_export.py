@@ -262,6 +262,7 @@ def test_a_shipped_file_is_used_without_torch_and_without_this_package(record, t
     assert about["run"] == record.run.key and "CC BY 4.0" in about["data_terms"] and json.loads(about["classes"])
 
 
+@pytest.mark.slow
 def test_weights_that_are_not_here_are_refused(record):
     (record.folder / folders.WEIGHTS).unlink()
     with pytest.raises(errors.WeightsError, match="no weights on this machine"):

@@ -20,6 +20,7 @@ from lwnb.records import costs, folders, machine, publishing
 CELL = protocol.Cell("squeezenet1_1", 10, 32, 32)
 
 
+@pytest.mark.slow
 def test_a_process_measures_calls_and_memory():
     order = CELL._asdict() | {"min_calls": 20, "min_seconds": 0.05}
     (found,) = protocol._processes([order])

@@ -208,6 +208,7 @@ def ranked(tmp_path, monkeypatch, curve=FLAT, best=0.002, tune_epochs=0):
     return findings.architectures(p, frame(records), records)
 
 
+@pytest.mark.slow
 def test_a_ranking_stands_only_where_rates_are_tuned_inside_their_grid_and_curves_are_flat(
     house, tmp_path, monkeypatch
 ):
@@ -227,6 +228,7 @@ def test_a_ranking_stands_only_where_rates_are_tuned_inside_their_grid_and_curve
     assert the(told([plant(0.8), plant(0.7, model="squeezenet1_1")]), "not tuned") == {}
 
 
+@pytest.mark.slow
 def test_a_longer_page_is_compared_with_the_runs_that_chose_its_rates(house):
     """Training three times as long brings one network 10 points and the other none, and turns their order round."""
     p = check({"models": ["resnet18", "squeezenet1_1"], "epochs": 30, "tune_epochs": 10})

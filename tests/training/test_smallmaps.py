@@ -112,6 +112,7 @@ def test_a_training_on_a_processor_takes_the_short_way(house, monkeypatch):
     assert evaluation.fit(logits, test.labels)["loss"] == pytest.approx(record.metrics["loss"], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_its_benchmark_prints_both_ways_and_their_ratio():
     options = ["--models", "squeezenet1_1", "--batches", "2", "--steps", "1"]
     command = [sys.executable, "-m", "benchmarks.smallmaps", *options]

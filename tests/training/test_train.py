@@ -234,10 +234,12 @@ def test_weight_decay_spares_norms_and_biases(house):
     )  # 20 convolutions + 1 matrix; 2 × 20 norms + 1 bias
 
 
+@pytest.mark.slow
 def test_bf16_trains_too(house):
     assert train.train(tiny(precision="bf16", epochs=8)).metrics["learned"]
 
 
+@pytest.mark.slow
 def test_the_paper_s_parameters_run_at_a_length_of_a_few_steps(house):
     files = (paramfiles.file_of("digits"), paramfiles.file_of("budget-paper"))
     p = paramfiles.read(*files, train_size=200, epochs=1, source_epochs=1, models=["resnet18"], seeds=1, digest="")
