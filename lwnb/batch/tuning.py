@@ -38,11 +38,12 @@ def tune(name: str, p: Params, workers: int | None, scheduler: str | None, progr
     Raises
     ------
     ParamsError
-        The page has no rates to choose from.
+        The page has no rates to choose from, or somebody has written something else into the file of tuned rates.
     """
     if len(p.tune_lrs) < 2:
         advice = "try -p 'tune_lrs=[1.0e-3, 4.0e-3]'"
         raise ParamsError(f"{name}: tune_lrs: {p.tune_lrs} is nothing to choose from; {advice}")
+    tuned.entries()  # or refused: before anything trains
     ladders = {model: studies.ladder(p, model) for model in p.models}
     failed: list[Run] = []
     while not failed and (runs := [run for ladder in ladders.values() for run in wanted(ladder)]):

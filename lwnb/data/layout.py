@@ -21,6 +21,9 @@ PAIRED = (
 )
 """Names of folders that stand side by side with an image in the one for each image of the other, and are no classes."""
 
+MASKED = re.compile(r"[-_ ]*(mask|label|gt|seg|segmentation|annotation|target|depth)s?$")
+"""What stands behind the name of an image in the name of its mask."""
+
 MASKS = re.compile(r"(?i:mask|label|annot|segm|target|depth|ground.?truth)|(?<![A-Za-z])(?i:seg|gt)(?![a-z])")
 """What the name of a folder holds that may belong to another folder, image by image."""
 
@@ -206,7 +209,7 @@ def _paired(files: dict[str, set[str]]) -> bool:
         return True
     if len(files) != 2 or (folders != {"x", "y"} and sum(bool(MASKS.search(folder)) for folder in files) != 1):
         return False
-    one, other = files.values()
+    one, other = ({MASKED.sub("", stem.casefold()) for stem in stems} for stems in files.values())
     return len(one & other) >= 0.9 * max(len(one), len(other))
 
 

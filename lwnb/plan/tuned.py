@@ -1,11 +1,13 @@
 """Learning rates that `lwnb tune` chose, as `params/tuned.yaml` keeps them."""
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from typing import Annotated
+
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_validator
 
 from lwnb.base.errors import ParamsError
 from lwnb.base.places import CHECKOUT
 from lwnb.plan.paramfiles import load_yaml
-from lwnb.plan.run import Run
+from lwnb.plan.run import KEY, Rate, Run
 
 FILE = CHECKOUT / "params" / "tuned.yaml"
 
@@ -25,7 +27,9 @@ def _entry(ladder: list[Run]) -> dict | None:
 
 
 def is_of(entry: dict, ladder: list[Run]) -> bool:
-    return set(entry["tried"].values()) <= {run.key for run in ladder}
+    """Whether an entry was chosen among runs of this ladder."""
+    of = {(run.dataset, run.model, run.key) for run in ladder}
+    return {(entry["dataset"], entry["model"], key) for key in entry["tried"].values()} <= of
 
 
 def entries() -> list[dict]:
@@ -51,8 +55,14 @@ def entries() -> list[dict]:
 class _Entry(BaseModel, extra="forbid"):
     dataset: str
     model: str
-    lr: float
-    tried: dict[float, str]
+    lr: Rate
+    tried: dict[Rate, Annotated[str, Field(pattern=f"^{KEY}$")]]
+
+    @model_validator(mode="after")
+    def _consistent(self):
+        if self.lr not in self.tried:
+            raise ValueError(f"lr {self.lr:g} is none of the rates tried")
+        return self
 
 
 _ENTRIES = TypeAdapter(list[_Entry])

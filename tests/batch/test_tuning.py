@@ -27,6 +27,28 @@ def finish(runs, tops):
     assert all(map(results.find, runs))
 
 
+@pytest.mark.parametrize("change", [{"lr": 50.0}, {"lr": -1.0}, {"lr": 0.5}, {"tried": {}}, {"tried": {0.001: "x"}}])
+def test_an_entry_edited_by_hand_is_refused_and_never_used_in_silence(p, change):
+    entry = {"dataset": "digits", "model": "resnet18", "lr": 0.001, "tried": {0.001: "0123456789ab"}}
+    tuned.FILE.write_text(yaml.safe_dump([entry | change]))
+    with pytest.raises(ParamsError, match="tuned.yaml"):
+        studies.architectures(p)
+
+
+def test_the_rates_of_one_network_are_not_those_of_another(p):
+    runs = studies.ladder(p, "squeezenet1_1")
+    entry = {"dataset": "digits", "model": "resnet18", "lr": 0.002, "tried": {run.lr: run.key for run in runs}}
+    tuned.FILE.write_text(yaml.safe_dump([entry]))
+    assert {run.lr for run in studies.architectures(p)} == {p.lr}
+
+
+def test_a_file_that_cannot_be_read_is_told_before_anything_trains(p, monkeypatch):
+    tuned.FILE.write_text("a: [")
+    monkeypatch.setattr(grid, "ensure", lambda *_, **__: pytest.fail("trained"))
+    with pytest.raises(ParamsError, match="tuned.yaml"):
+        tuning.tune("digits", p, None, None, lambda line: None)
+
+
 def test_the_rate_that_validation_prefers_serves_all_seeds_of_its_network_alone(p):
     runs = studies.ladder(p, "resnet18")
     finish(runs, (0.7, 0.8, 0.75))

@@ -113,6 +113,8 @@ def test_folders_below_a_class_belong_to_it():
     [
         (by_class("fold_0/", "fold_1/", "fold_2/"), ["fold_0", "fold_2", "cat", "dog"]),
         (flat("images", "masks"), ["images", "masks"]),
+        ([*flat("train"), *flat("train_masks", name="{}_mask.png")], ["train_masks"]),
+        ([*flat("photos"), *flat("truth_seg", name="{}_seg.png")], ["photos", "truth_seg"]),
         (flat("Images", "SegmentationClass", "SegmentationObject"), ["Images", "SegmentationClass"]),
         (flat("input", "target"), ["input", "target"]),
         (flat("inputs", "Outputs"), ["inputs", "Outputs"]),
