@@ -15,7 +15,6 @@ from lwnb.base import disk, errors
 from lwnb.base.errors import ParamsError
 from lwnb.base.places import CHECKOUT
 from lwnb.batch import asked, grid
-from lwnb.data import archives
 from lwnb.edge import convert
 from lwnb.plan import paramfiles, studies, tuned
 from lwnb.plan.run import Run
@@ -277,7 +276,7 @@ def test_a_tuned_file_that_cannot_be_written_is_named(house, monkeypatch):
     assert str(house / "file") in refusal(monkeypatch, "tune", "digits", *RATES, "-p", "notebooks=[01_architectures]")
 
 
-@pytest.mark.parametrize("kind", [ParamsError, archives.DataError, errors.WeightsError, errors.BookError])
+@pytest.mark.parametrize("kind", [ParamsError, errors.DataError, errors.WeightsError, errors.BookError])
 def test_an_error_of_the_project_is_its_message_alone(house, monkeypatch, kind):
     monkeypatch.setattr(results, "every", lambda: (_ for _ in ()).throw(kind("planted")))
     assert refusal(monkeypatch, "runs") == "lwnb: planted"

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from lwnb.base.errors import ParamsError
+from lwnb.base.errors import DataError, ParamsError
 from lwnb.batch import estimates
 from lwnb.plan import facts
 from lwnb.plan.facts import DATASETS
@@ -68,10 +68,10 @@ def _check_images(run: Run, is_source: bool) -> None:
             from lwnb.data import sets
 
             sets.task(run)
-    except archives.DataError as error:
+    except DataError as error:
         if not is_source:
             raise
-        raise archives.DataError(
+        raise DataError(
             f"source: the weights of run {run.key}, pretrained on {run.dataset}, are not here, "
             f"and it cannot be trained: {error}"
         ) from None

@@ -15,13 +15,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lwnb.base import disk
+from lwnb.base.errors import DataError
 from lwnb.base.places import home
 from lwnb.data import archives, census, readers, splits
-from lwnb.data.archives import DataError
 from lwnb.plan.facts import DATASETS
 from lwnb.plan.run import Run, Source
-
-__all__ = ["DataError", "Dataset", "Split", "Task", "load", "near", "overlap", "task"]
 
 VERSION = 2
 """Of the readers and the cache's layout. Raise it when the same files would give other tensors."""

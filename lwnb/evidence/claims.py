@@ -52,7 +52,10 @@ def stated(file: Path = CHECKOUT / "book" / "claims.yaml") -> list[Claim]:
 
 
 def evidence(p: Params, *more: pd.DataFrame) -> dict[str, Evidence]:
-    """What each study of a page has to say; `more` are tables of key and further costs, such as `grid.latencies`."""
+    """What each study of a page has to say.
+
+    `more` are tables of key and further costs, such as `lwnb.evidence.deployed.latencies`.
+    """
     known, found = tables.of_runs([record.run for record in results.every()]), {}
     for study in STUDIES:
         runs = studies.compared(study, p)

@@ -136,7 +136,7 @@ def read_file(file: Path) -> tuple[int, set[str]]:
     Raises
     ------
     ParamsError
-        The file is not one of `pack`, or one of its records lacks something: nothing of it is taken.
+        The file is not one of `write_file`, or one of its records lacks something: nothing of it is taken.
     """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))

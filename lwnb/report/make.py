@@ -15,7 +15,7 @@ from lwnb.base.errors import ParamsError
 from lwnb.base.places import CHECKOUT
 from lwnb.batch import asked, grid, prepare
 from lwnb.evidence import deployed
-from lwnb.plan import facts, paramfiles, studies
+from lwnb.plan import facts, paramfiles, params, studies
 from lwnb.plan.columns import COLUMNS, guessed, number
 from lwnb.plan.facts import name
 from lwnb.plan.params import Params
@@ -94,7 +94,7 @@ def _fingerprint(pages: Mapping[str, Params], page: Page | None) -> str:
 
 def pages() -> list[Params]:
     """The published pages, in the order of the README's columns."""
-    return [paramfiles.read(*paramfiles.files_of(name)) for name in facts.PUBLISHED]
+    return [params.check(values) for values in published().values()]
 
 
 def frames(pages: Sequence[Params]) -> list[pd.DataFrame]:

@@ -18,6 +18,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
 from lwnb.base import disk, errors
+from lwnb.base.errors import DataError
 from lwnb.data import sets
 from lwnb.networks import build, states
 from lwnb.plan import facts
@@ -172,13 +173,13 @@ def _leaks(run: Run, parent: Run | None, task: sets.Task) -> tuple[str, np.ndarr
         return f"not checked: the images of run {run.weights} are not known here", None
     try:
         seen = sets.task(parent).train
-    except sets.DataError as error:
+    except DataError as error:
         if parent.dataset == run.dataset:
             raise
         return f"not checked: the images of {parent.dataset}, of run {run.weights}, are not here ({error})", None
     for name, split in (("validation", task.val), ("test", task.test)):
         if shared := sets.overlap(split, seen):
-            raise sets.DataError(
+            raise DataError(
                 f"weights: run {run.weights} was trained on {shared} images of the {name} split of {run.dataset}; "
                 "choose another source"
             )

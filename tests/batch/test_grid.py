@@ -4,9 +4,8 @@ import sys
 import pytest
 from planted import ENVIRONMENT, RUN, save
 
-from lwnb.base.errors import ParamsError
+from lwnb.base.errors import DataError, ParamsError
 from lwnb.batch import estimates, grid, refusals
-from lwnb.data.archives import DataError
 from lwnb.networks import counts
 from lwnb.plan import facts, studies
 from lwnb.plan.facts import FIVE

@@ -5,8 +5,8 @@ import os
 import pytest
 from trees import folder, tar, zipped
 
+from lwnb.base.errors import DataError
 from lwnb.data import archives
-from lwnb.data.archives import DataError
 from lwnb.plan import facts
 from lwnb.plan.run import Source
 

@@ -13,8 +13,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from trees import cifar10, cifar10_batches, tar, tiny_imagenet, zipped
 
+from lwnb.base.errors import DataError
 from lwnb.data import archives, sets
-from lwnb.data.archives import DataError
 from lwnb.plan import facts
 from lwnb.plan.run import Source
 

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from trees import CIFAR10, by_class, cifar10, cifar10_files, encoded, folder, picture, tar, tiny_imagenet, zipped
 
+from lwnb.base.errors import DataError
 from lwnb.data import readers
-from lwnb.data.archives import DataError
 from lwnb.plan.run import Source
 
 

@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 from trees import by_class, cifar10, cifar10_files, encoded, folder, picture, tar, zipped
 
+from lwnb.base.errors import DataError
 from lwnb.data import archives, readers, sets
-from lwnb.data.sets import DataError
 from lwnb.plan import paramfiles, run
 from lwnb.plan.run import Source
 

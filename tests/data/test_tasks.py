@@ -7,8 +7,8 @@ import torch
 from torch.nn import functional as F
 from trees import by_class, cifar10, cifar10_files, folder, tar, zipped
 
+from lwnb.base.errors import DataError
 from lwnb.data import sets, splits
-from lwnb.data.sets import DataError
 from lwnb.plan import paramfiles
 from lwnb.plan.run import Run, Source
 

@@ -11,6 +11,7 @@ import torch
 from trained import TINY, numbers, tiny
 
 from lwnb.base import errors
+from lwnb.base.errors import DataError
 from lwnb.batch import estimates, grid
 from lwnb.data import sets
 from lwnb.networks import build, plain, states
@@ -191,7 +192,7 @@ def test_a_source_trained_on_the_target_s_images_is_refused(house):
     source = tiny()
     train.train(source)
     target = tiny(epochs=2).model_copy(update={"weights": source.key, "split_seed": 3})
-    with pytest.raises(sets.DataError, match="validation"):
+    with pytest.raises(DataError, match="validation"):
         train.train(target, source)
 
 
